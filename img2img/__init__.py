@@ -1,0 +1,254 @@
+"""img2img: image-to-image and generative adversarial networks on one core.
+
+The verbs: `upscale`, `translate`, `synthesize`, `train`, `evaluate`, `prepare`, `check`, `export`; `load` for a trained
+system as a function, `list_models` and `describe` for the catalogue. Each imports what it needs when it is called, so
+that ``import img2img`` is quick.
+"""
+
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = [
+    "check",
+    "describe",
+    "evaluate",
+    "export",
+    "list_models",
+    "load",
+    "prepare",
+    "synthesize",
+    "train",
+    "translate",
+    "upscale",
+]
+
+DEFAULT_UPSCALER = "fast"
+"""Page whose weights `upscale` uses where no model is named."""
+
+_loaded: dict[tuple, Any] = {}
+
+
+def load(name: str | Path, *, device: str | None = None, precision: str | None = None) -> Any:
+    """Return a trained system as a function on images: `img2img.pipeline.load`."""
+    from img2img.pipeline import load as load_pipeline
+
+    return load_pipeline(name, device=device, precision=precision)
+
+
+def _cached(name: str | Path, device: str | None, precision: str | None) -> Any:
+    from img2img.recipe import locate
+
+    path = locate(name, weights=True)
+    key = (str(name), path.stat().st_mtime_ns, device, precision)
+    if key not in _loaded:
+        _loaded.clear()  # one system at a time: a caller that alternates holds its own pipelines
+        _loaded[key] = load(name, device=device, precision=precision)
+    return _loaded[key]
+
+
+def upscaler_for(scale: float | None) -> str:
+    """Return the default upscaler's weight for a scale: the smallest that reaches it, else the largest."""
+    from img2img.recipe import names
+
+    have = {int(name.rsplit(".x", 1)[1]): name for name in names("weights", ".safetensors", f"{DEFAULT_UPSCALER}.x*")}
+    if not have:
+        raise ValueError(
+            "no upscaler is installed under weights/; train one (img2img train fast ...) or name one with --model"
+        )
+    return have[min((s for s in have if s >= (scale or 4)), default=max(have))]
+
+
+def upscale(
+    images: Any,
+    *,
+    model: str | Path | None = None,
+    scale: float | None = None,
+    size: str | None = None,
+    channels: str = "rgb",
+    tile: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Any:
+    """Return an image, or a list of them, enlarged.
+
+    Args:
+        images: a path, Pillow image, uint8 or uint16 array, float tensor in [0, 1], or a list of such; what comes
+            back is of the same kind (a Pillow image for a path).
+        model: a weight's name, file or run folder; None for the default one that reaches the scale.
+        scale: output side / input side; None for the model's own (4 without a model).
+        size: "3840x", "x2160" or "3840x2160" in place of a scale.
+        channels: "bgr" for OpenCV's arrays.
+        tile: side of the tiles in input pixels; None: chosen from free memory; 0: none.
+        device: None for the best here.
+        precision: None for bf16 where it is native and faithful, else fp32.
+
+    Raises:
+        ValueError: an unreadable image, an unknown model.
+    """
+    pipe = _cached(model or upscaler_for(scale), device, precision)
+    if pipe.task != "super_resolve":
+        raise ValueError(f"{pipe.name} is no upscaler (task {pipe.task})")
+    return pipe(images, channels=channels, scale=scale, size=size, tile=tile)
+
+
+def translate(
+    images: Any,
+    *,
+    model: str | Path,
+    channels: str = "rgb",
+    tile: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Any:
+    """Return an image, or a list of them, translated by a trained translator; kinds as in `upscale`.
+
+    Raises:
+        ValueError: an unreadable image, an unknown model, a model that does not translate.
+    """
+    pipe = _cached(model, device, precision)
+    if pipe.task not in ("paired",):
+        raise ValueError(f"{pipe.name} is no translator (task {pipe.task})")
+    return pipe(images, channels=channels, tile=tile)
+
+
+def synthesize(
+    model: str | Path, *, count: int = 1, seed: int = 0, device: str | None = None, precision: str | None = None
+) -> list:
+    """Return ``count`` Pillow images drawn from a trained generator; the same seed gives the same images.
+
+    Raises:
+        ValueError: an unknown model, or one that does not make images of noise.
+    """
+    return _cached(model, device, precision).sample(count, seed=seed)
+
+
+def train(
+    recipe: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    validation: str | Path | None = None,
+    images: int | None = None,
+    seed: int = 0,
+    set: dict[str, Any] | list[str] | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    compile: bool = False,
+    doctor: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a page of the catalogue, a recipe file or a checkpoint's recipe; the same call resumes.
+
+    Args:
+        recipe: name or file.
+        data: the training folder; one with train/ and validation/ inside (as `prepare` makes) stands for both.
+        out: the run folder.
+        validation: images to validate on.
+        images: how many images to see in all.
+        seed: fixes everything random.
+        set: keys to replace, e.g. ``{"networks.generator.width": 32}``.
+        device: None for the best here.
+        precision: None for bf16 where it is native, else fp32.
+        compile: compile the networks.
+        doctor: look through the data before the first step and say what is wrong with it.
+        progress: show a bar.
+
+    Returns:
+        The last line of the log.
+
+    Raises:
+        ValueError: a recipe, data or run folder that will not do.
+        KeyboardInterrupt: the run was interrupted, and its state saved.
+    """
+    import sys
+
+    from img2img.data.doctor import examine
+    from img2img.recipe import read
+    from img2img.trainer import Trainer
+
+    page = read(recipe).override(set or {})
+    if images:
+        page = page.override({"train.images": images})
+    folder = Path(data)
+    if validation is None and (folder / "train").is_dir() and (folder / "validation").is_dir():
+        folder, validation = folder / "train", folder / "validation"
+    if doctor and not (Path(out) / "last.safetensors").is_file():
+        minimum = page.data.size if page.task == "super_resolve" else 0
+        findings = [
+            f
+            for f in examine(folder, validation=validation, minimum=minimum, paired=page.task == "paired")
+            if f.severity != "note"
+        ]
+        for finding in findings[:20]:
+            print(finding, file=sys.stderr)  # noqa: T201 (a training run speaks on stderr)
+        if len(findings) > 20:
+            print(f"... and {len(findings) - 20} more: img2img check {folder}", file=sys.stderr)  # noqa: T201
+    trainer = Trainer(
+        page,
+        folder,
+        out,
+        validation=validation,
+        seed=seed,
+        device=device,
+        precision=precision,
+        compile=compile,
+        progress=progress,
+    )
+    return trainer.run()
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    metrics: list[str] | tuple[str, ...] = ("psnr", "ssim"),
+    device: str | None = None,
+    precision: str | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Return the mean of each metric of a trained system over the images of a folder: `img2img.evaluation.evaluate`."""
+    from img2img.evaluation import evaluate as judge
+
+    return judge(load(model, device=device, precision=precision), data, metrics=metrics, progress=progress)
+
+
+def prepare(name: str, out: str | Path | None = None) -> Path:
+    """Fetch, verify and lay out a data set of ``datasets/``; return its folder: `img2img.data.prepare.prepare`."""
+    from img2img.data.prepare import prepare as lay_out
+
+    return lay_out(name, out)
+
+
+def check(*folders: str | Path, validation: str | Path | None = None, minimum: int = 0, paired: bool = False) -> list:
+    """Return what is wrong with folders of images: `img2img.data.doctor.examine`."""
+    from img2img.data.doctor import examine
+
+    return examine(*folders, validation=validation, minimum=minimum, paired=paired)
+
+
+def export(model: str | Path, target: str | Path) -> dict[str, Any]:
+    """Write a trained network as ONNX, checked against PyTorch: `img2img.export.export`."""
+    from img2img.export import export as write
+
+    return write(model, target)
+
+
+def list_models(pattern: str = "*") -> list[dict[str, Any]]:
+    """Return the catalogue: one entry a page with its name, task, paper, about and weights."""
+    from img2img.recipe import names, read
+
+    weights = names("weights", ".safetensors")
+    found = []
+    for name in names("models", ".toml", pattern):
+        page = read(name)
+        mine = [weight for weight in weights if weight.split(".")[0] == name]
+        found.append({"name": name, "task": page.task, "about": page.about, "paper": page.paper, "weights": mine})
+    return found
+
+
+def describe(name: str | Path) -> dict[str, Any]:
+    """Return a page, or the recipe in a checkpoint's header, as plain data."""
+    from img2img.recipe import read
+
+    return read(name).page()

@@ -1,0 +1,285 @@
+"""The verbs on the command line. Results go to stdout, progress and messages to stderr."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import img2img
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 1 after a failure, 2 after wrong usage, 130 after an interrupt."""
+    arguments = parser().parse_args(argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return arguments.run(arguments) or 0
+    except KeyboardInterrupt as stop:
+        print(f"img2img: {stop or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if arguments.debug:
+            raise
+        text = str(error).strip().replace("\n", " ") or type(error).__name__
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        print(f"img2img: {kind}{text}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(
+        prog="img2img", description="Upscale, translate and synthesize images; train what does it."
+    )
+    top.add_argument("--version", action="version", version=f"img2img {img2img.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, about: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=about, description=about)
+        found.set_defaults(run=run)
+        found.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+        return found
+
+    def runs(found: argparse.ArgumentParser) -> None:
+        found.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best here")
+        found.add_argument(
+            "--precision", choices=("fp32", "bf16", "fp16"), help="default: bf16 where it is native and faithful"
+        )
+
+    def folders(found: argparse.ArgumentParser) -> None:
+        found.add_argument("inputs", nargs="+", metavar="IN", help="image files, folders (searched below) or globs")
+        found.add_argument("-o", "--out", required=True, help="output file for one image, else output folder")
+        found.add_argument(
+            "--tile", type=int, help="side of the tiles in input pixels; 0: none; default: by free memory"
+        )
+        found.add_argument("--format", help="format of all outputs, e.g. png; default: each input's own")
+        found.add_argument("--quality", type=int, default=95, help="of JPEG, WebP and AVIF, 1 to 100 (default 95)")
+        found.add_argument("--suffix", default="", help="added to each file's name before its extension")
+        found.add_argument("--overwrite", action="store_true", help="replace files that were not made by this command")
+        found.add_argument("--json", action="store_true", help="print what was done as JSON")
+        runs(found)
+
+    found = command(
+        "upscale", _upscale, "enlarge images: a folder tree in, the same tree out; the same command resumes"
+    )
+    folders(found)
+    found.add_argument("--model", help="weight, run folder or file; default: the fast upscaler for the scale")
+    found.add_argument("--scale", type=float, help="output side / input side, e.g. 2 or 1.5; default: the model's own")
+    found.add_argument("--size", help="WIDTHx, xHEIGHT or WIDTHxHEIGHT in place of a scale, e.g. 3840x")
+
+    found = command("translate", _translate, "translate images with a trained translator; files as in upscale")
+    folders(found)
+    found.add_argument("--model", required=True, help="weight, run folder or file")
+
+    found = command("synthesize", _synthesize, "draw images from a trained generator of noise")
+    found.add_argument("model", help="weight, run folder or file")
+    found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("-o", "--out", required=True, help="a .png for one sheet, else a folder for single images")
+    runs(found)
+
+    found = command("train", _train, "train a page of the catalogue on a folder; the same command resumes")
+    found.add_argument("recipe", help="page, recipe file or checkpoint")
+    found.add_argument(
+        "--data", required=True, help="training images; a folder with train/ and validation/ stands for both"
+    )
+    found.add_argument("--validation", help="images to validate on")
+    found.add_argument("-o", "--out", required=True, help="the run folder")
+    found.add_argument("--images", type=int, help="how many images to see in all")
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a key of the recipe; repeatable"
+    )
+    found.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+    found.add_argument("--compile", action="store_true", help="compile the networks (worth it on a GPU)")
+    found.add_argument("--devices", type=int, default=1, help="processes, each with its own GPU or share of the CPU")
+    found.add_argument("--no-check", action="store_true", help="do not look through the data first")
+    runs(found)
+
+    found = command("evaluate", _evaluate, "measure a trained system on a folder of images")
+    found.add_argument("model", help="weight, run folder or file")
+    found.add_argument("--data", required=True, help="images, or pairs for a translator")
+    found.add_argument("--metrics", default="psnr,ssim", help="e.g. psnr,ssim,perceptual[efficientnet_lite0]")
+    runs(found)
+
+    found = command("check", _check, "look through folders of images: corrupt, small, mismatched, repeated, leaking")
+    found.add_argument("folders", nargs="+")
+    found.add_argument("--validation", help="validation images, searched for copies of training images")
+    found.add_argument("--minimum", type=int, default=0, help="least length of the shorter side")
+    found.add_argument("--paired", action="store_true", help="the images are pairs")
+    found.add_argument("--json", action="store_true")
+
+    found = command("prepare", _prepare, "fetch, verify and lay out a data set of the shelf datasets/")
+    found.add_argument("name", nargs="?", help="data set; without it the list of them")
+    found.add_argument("-o", "--out", help="folder; default: a folder of that name in the cache")
+
+    found = command("models", _models, "list the catalogue")
+    found.add_argument("pattern", nargs="?", default="*")
+    found.add_argument("--json", action="store_true")
+
+    found = command("show", _show, "print a page, or the recipe in a checkpoint")
+    found.add_argument("name")
+
+    found = command("export", _export, "write a trained network as ONNX, checked against PyTorch")
+    found.add_argument("model")
+    found.add_argument("-o", "--out", required=True, help="the .onnx file")
+    return top
+
+
+def _upscale(a: argparse.Namespace) -> int:
+    return _folder(a, a.model or img2img.upscaler_for(a.scale), ("super_resolve",), scale=a.scale, size=a.size)
+
+
+def _translate(a: argparse.Namespace) -> int:
+    return _folder(a, a.model, ("paired",))
+
+
+def _folder(a: argparse.Namespace, model: str, tasks: tuple[str, ...], **options: Any) -> int:
+    if not 1 <= a.quality <= 100:
+        raise ValueError(f"--quality {a.quality} is not between 1 and 100")
+    from img2img import engine
+    from img2img.imaging.tree import process
+
+    engine.keep_memory()
+    pipe = img2img.load(model, device=a.device, precision=a.precision)
+    if pipe.task not in tasks:
+        raise ValueError(f"{model} does not {a.command} (task {pipe.task}); see: img2img models")
+    settings = json.dumps([pipe.settings, a.tile, options], sort_keys=True)
+    report = process(
+        a.inputs,
+        a.out,
+        lambda picture, tick: pipe.picture(picture, tile=a.tile, advance=tick, **options),
+        settings=settings,
+        suffix=a.suffix,
+        format=a.format,
+        quality=a.quality,
+        overwrite=a.overwrite,
+        scale=pipe.scale,
+        advance=True,
+    )
+    facts = {
+        "written": report.written,
+        "skipped": report.skipped,
+        "failed": report.failed,
+        "megapixels": round(report.pixels / 1e6, 3),
+        "seconds": round(report.seconds, 3),
+    }
+    if a.json:
+        print(json.dumps(facts | {"model": pipe.name, "outputs": [str(path) for path in report.outputs]}))
+    elif report.written + report.skipped + report.failed > 1:
+        print(", ".join(f"{value} {name}" for name, value in facts.items() if isinstance(value, int)), file=sys.stderr)
+    return 1 if report.failed else 0
+
+
+def _synthesize(a: argparse.Namespace) -> None:
+    from img2img.imaging.picture import Picture, write
+
+    images = img2img.synthesize(a.model, count=a.count, seed=a.seed, device=a.device, precision=a.precision)
+    if Path(a.out).suffix.lower() == ".png":
+        from torchvision.transforms.functional import to_tensor
+        from torchvision.utils import make_grid
+
+        sheet = make_grid([to_tensor(image) for image in images], nrow=max(1, round(len(images) ** 0.5)), padding=2)
+        write(a.out, Picture((sheet.permute(1, 2, 0).numpy() * 255).round().astype("uint8")))
+        return
+    for place, image in enumerate(images):
+        write(Path(a.out) / f"{a.seed}-{place:05d}.png", Picture.from_pil(image))
+
+
+def _train(a: argparse.Namespace) -> None:
+    from img2img.recipe import read
+
+    if a.dry_run:
+        page = read(a.recipe).override(a.set)
+        print((page.override({"train.images": a.images}) if a.images else page).toml(), end="")
+        return
+    options = {
+        "recipe": a.recipe,
+        "data": a.data,
+        "out": a.out,
+        "validation": a.validation,
+        "images": a.images,
+        "seed": a.seed,
+        "set": a.set,
+        "device": a.device,
+        "precision": a.precision,
+        "compile": a.compile,
+        "doctor": not a.no_check,
+    }
+    if a.devices > 1 and "LOCAL_RANK" not in os.environ:
+        from img2img.engine import launch
+
+        line = launch(train_process, options, a.devices)
+    else:
+        line = train_process(options)
+    print(json.dumps(line))
+
+
+def train_process(options: dict[str, Any]) -> dict[str, Any]:
+    """Train in this process; several of them make one run (see `img2img.engine.launch`)."""
+    from img2img import engine
+
+    engine.keep_memory()
+    return img2img.train(**options)
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    found = img2img.evaluate(a.model, a.data, metrics=a.metrics.split(","), device=a.device, precision=a.precision)
+    print(json.dumps({name: round(value, 5) for name, value in found.items()}))
+
+
+def _check(a: argparse.Namespace) -> int:
+    findings = img2img.check(*a.folders, validation=a.validation, minimum=a.minimum, paired=a.paired)
+    if a.json:
+        print(
+            json.dumps(
+                [{"path": str(f.path), "severity": f.severity, "what": f.what, "mend": f.mend} for f in findings]
+            )
+        )
+    else:
+        for finding in findings:
+            print(finding)
+        print(f"{len(findings)} findings" if findings else "nothing wrong", file=sys.stderr)
+    return 1 if any(f.severity == "error" for f in findings) else 0
+
+
+def _prepare(a: argparse.Namespace) -> None:
+    if a.name is None:
+        from img2img.data.prepare import pages
+
+        for name in pages():
+            print(name)
+        return
+    print(img2img.prepare(a.name, a.out))
+
+
+def _models(a: argparse.Namespace) -> None:
+    found = img2img.list_models(a.pattern)
+    if a.json:
+        print(json.dumps(found))
+        return
+    for entry in found:
+        print(
+            f"{entry['name']:16} {entry['task']:14} {entry['about']}"
+            + (f" [{', '.join(entry['weights'])}]" if entry["weights"] else "")
+        )
+
+
+def _show(a: argparse.Namespace) -> None:
+    from img2img.recipe import read
+
+    print(read(a.name).toml(), end="")
+
+
+def _export(a: argparse.Namespace) -> None:
+    print(json.dumps(img2img.export(a.model, a.out)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

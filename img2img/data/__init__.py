@@ -1,0 +1,1 @@
+"""Folders of images become batches of tensors."""

@@ -1,0 +1,341 @@
+"""The data doctor: what is wrong with folders of images, one line each, before hours are spent on them.
+
+| finding | severity |
+| --- | --- |
+| a file that cannot be read; an image below the smallest size | error |
+| a pair without its partner, or of two sizes; a side-by-side image of odd width | error |
+| the same pixels in training and validation | error |
+| nearly the same picture in training and validation, mirrored or not | warning |
+| the same pixels twice in training, or twice in validation | warning |
+| grey among colour, colour among grey, alpha, 16 bit among 8 bit, several frames | warning |
+| turned upright by its EXIF tag | note |
+"""
+
+import hashlib
+import itertools
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from img2img.imaging.picture import READABLE, UnreadableImage, read
+
+SIDE = 32  # pixels of the grey thumbnails that are compared
+ALIKE = 0.995  # correlation of two thumbnails from which on they count as the same picture
+FLAT = 2.0  # standard deviation, in grey levels, below which a thumbnail shows nothing to compare
+BLOCK, TABLE = 512, 8192  # validation and training images compared at a time
+EXIF_ORIENTATION = 274
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, as one line: `severity: path: what; mend`."""
+
+    path: Path
+    severity: Literal["error", "warning", "note"]
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.path}: {self.what}; {self.mend}"
+
+
+def examine(
+    *folders: str | Path,
+    validation: str | Path | None = None,
+    minimum: int = 0,
+    paired: bool = False,
+    workers: int | None = None,
+) -> list[Finding]:
+    """Decode every image below the folders and say what is wrong, errors first.
+
+    Decoded images are dropped one by one; about 2 kB is kept of each.
+
+    Args:
+        folders: Training images, searched recursively. A single folder that holds `train` and `validation`, as
+            `img2img.prepare` lays them out, stands for both.
+        validation: Validation images; with `paired`, a folder of the same form as the training one.
+        minimum: Smallest allowed length of the shorter side in pixels; of each half, for side-by-side pairs.
+        paired: The images are pairs: two folders, or one that holds `A` and `B`, where partners have the same path
+            apart from its extension, or one of side-by-side images.
+        workers: Threads; None for one per processor.
+
+    Raises:
+        ValueError: A folder is missing, or `paired` with more than two folders.
+    """
+    if not folders:
+        raise ValueError("the doctor needs at least one folder of images")
+    places = [Path(folder) for folder in folders]
+    if validation is None and len(places) == 1 and all((places[0] / part).is_dir() for part in ("train", "validation")):
+        validation, places = places[0] / "validation", [places[0] / "train"]
+    training = _roles(places, paired)
+    held_out = _roles([Path(validation)], paired) if validation is not None else {}
+    for folder in (*training.values(), *held_out.values()):
+        for path in folder:
+            if not path.is_dir():
+                raise ValueError(f"{path}: no such folder")
+    halves = 2 if paired and set(training) == {""} else 1
+    if validation is not None:
+        inside = next((place for place in places if Path(validation).resolve().is_relative_to(place.resolve())), None)
+        if inside is not None:
+            mend = "move it out of there, or name the training folder below it"
+            return [Finding(Path(validation), "error", f"the validation folder lies within {inside}", mend)]
+
+    findings: list[Finding] = []
+    parts = {}
+    for part, roles in (("training", training), ("validation", held_out)):
+        parts[part] = {role: _look(role_folders, workers, part) for role, role_folders in roles.items()}
+        for role, seen in parts[part].items():
+            if not seen:
+                mend = f"put images there ({', '.join(READABLE)})"
+                findings.append(Finding(roles[role][0], "error", "no images below it", mend))
+            findings += _single(seen, minimum, halves)
+        if paired and halves == 1 and roles:
+            findings += _partners(parts[part])
+    for role in training:
+        findings += _mixtures(parts["training"][role] + parts["validation"].get(role, []))
+    units = {part: _units(roles) for part, roles in parts.items()}
+    findings += [*_repeated(units["training"]), *_repeated(units["validation"])]
+    findings += _leaks(units["training"], units["validation"])
+    order = ["error", "warning", "note"]
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+# --- looking at files -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Seen:
+    """What is kept of a file; `trouble` says why it could not be read, and then the rest means nothing."""
+
+    path: Path
+    key: str
+    trouble: str = ""
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    deep: bool = False
+    turned: bool = False
+    frames: int = 1
+    digest: bytes = b""
+    thumbnail: np.ndarray | None = None
+
+
+def _roles(folders: list[Path], paired: bool) -> dict[str, list[Path]]:
+    """Return the folders by what their images are: `A` and `B` of pairs, or an empty name."""
+    if not paired:
+        return {"": folders}
+    if len(folders) == 2:
+        return {"A": folders[:1], "B": folders[1:]}
+    if len(folders) > 2:
+        raise ValueError(f"pairs come from one folder or two, not from {len(folders)}")
+    if any((folders[0] / side).is_dir() for side in "AB"):
+        return {side: [folders[0] / side] for side in "AB"}
+    return {"": folders}
+
+
+def _look(folders: list[Path], workers: int | None, part: str) -> list[_Seen]:
+    found = [(path, folder) for folder in folders for path in sorted(folder.rglob("*")) if _image(path)]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            seen = pool.map(lambda pair: _see(*pair), found)
+            return list(tqdm(seen, total=len(found), desc=f"checking {part}", unit="image", disable=None, leave=False))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _image(path: Path) -> bool:
+    return path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file()
+
+
+def _see(path: Path, folder: Path) -> _Seen:
+    seen = _Seen(path, path.relative_to(folder).with_suffix("").as_posix())
+    try:
+        pixels = read(path).pixels
+    except UnreadableImage as error:
+        seen.trouble = str(error).removeprefix(f"{path}: ")
+        return seen
+    seen.height, seen.width, seen.channels = pixels.shape
+    seen.deep = pixels.dtype == np.uint16
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
+    seen.digest = digest.digest()
+    colour = pixels[..., : 1 if seen.channels < 3 else 3]
+    # Reduced before it is made grey and 8-bit: that is cheaper by far for a large photo.
+    small = cv2.resize(np.ascontiguousarray(colour), (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    grey = small if small.ndim == 2 else small @ np.float32([0.299, 0.587, 0.114])
+    seen.thumbnail = np.rint(grey / (257 if seen.deep else 1)).astype(np.uint8)
+    try:
+        with Image.open(path) as image:
+            if image.format != "MPO":  # a camera's preview is no frame
+                seen.frames = getattr(image, "n_frames", 1)
+            seen.turned = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # the picture itself could be read, so the rest is not worth a line
+        return seen
+    return seen
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def _single(images: list[_Seen], minimum: int, halves: int) -> Iterator[Finding]:
+    for seen in images:
+        width = seen.width // halves
+        if seen.trouble:
+            yield Finding(seen.path, "error", seen.trouble, "fetch it again, or remove it")
+            continue
+        if halves == 2 and seen.width % 2:
+            what = f"{seen.width} pixels wide, so it has no two equal halves"
+            yield Finding(seen.path, "error", what, "A and B side by side must have the same width")
+        if min(width, seen.height) < minimum:
+            what = f"{width} x {seen.height} pixels, smaller than {minimum}"
+            yield Finding(seen.path, "error", what, "remove it, or train on smaller crops")
+        if seen.frames > 1:
+            yield Finding(seen.path, "warning", f"{seen.frames} frames", "only the first is used; save others as files")
+        if seen.turned:
+            what = "stored turned, set upright by its EXIF tag"
+            yield Finding(seen.path, "note", what, "nothing to do here; other programs may show it turned")
+
+
+def _partners(sides: dict[str, list[_Seen]]) -> Iterator[Finding]:
+    by_key = {side: {seen.key: seen for seen in images} for side, images in sides.items()}
+    for side, images in sides.items():
+        for key, repeats in Counter(seen.key for seen in images).items():
+            if repeats > 1:
+                what = f"{repeats} images in {side} differ by their extension only"
+                yield Finding(by_key[side][key].path, "error", what, "keep one of them")
+    for here, there in ("AB", "BA"):
+        for key, seen in by_key[here].items():
+            other = by_key[there].get(key)
+            if other is None:
+                yield Finding(seen.path, "error", f"no partner {key!r} in {there}", "add it, or remove this one")
+            elif here == "A" and not (seen.trouble or other.trouble):
+                sizes = [f"{image.width} x {image.height}" for image in (seen, other)]
+                if sizes[0] != sizes[1]:
+                    what = f"{sizes[0]} pixels where its partner has {sizes[1]}"
+                    yield Finding(seen.path, "error", what, "bring both to the same size")
+
+
+def _mixtures(images: list[_Seen]) -> Iterator[Finding]:
+    """Report what only some of the images are, each, and an alpha channel that most of them have, once."""
+    images = [seen for seen in images if not seen.trouble]
+
+    def some(test: Callable[[_Seen], bool]) -> list[_Seen]:
+        return [seen for seen in images if test(seen)]
+
+    grey, colour = some(lambda seen: seen.channels < 3), some(lambda seen: seen.channels >= 3)
+    odd, what = (grey, "grey among colour images") if len(grey) <= len(colour) else (colour, "colour among grey images")
+    yield from (Finding(seen.path, "warning", what, "convert it, or remove it") for seen in odd)
+    deep, flat = some(lambda seen: seen.deep), some(lambda seen: not seen.deep)
+    odd, what = (deep, "16 bit among 8-bit images") if len(deep) <= len(flat) else (flat, "8 bit among 16-bit images")
+    yield from (Finding(seen.path, "warning", what, "bring all to the same depth") for seen in odd)
+    alpha = some(lambda seen: seen.channels in (2, 4))
+    mend = "flatten on a background, since what is transparent may hide any colour"
+    if 1 < len(alpha) > len(images) / 2:
+        folder = Path(os.path.commonpath([seen.path.parent for seen in alpha]))
+        yield Finding(folder, "warning", f"{len(alpha)} of {len(images)} images have an alpha channel", mend)
+    else:
+        yield from (Finding(seen.path, "warning", "it has an alpha channel", mend) for seen in alpha)
+
+
+_Unit = tuple[Path, bytes, np.ndarray]
+"""What is compared as a whole, an image or a pair: path of the (first) file, digest of the pixels, thumbnail."""
+
+
+def _units(roles: dict[str, list[_Seen]]) -> list[_Unit]:
+    sides = [{seen.key: seen for seen in images if not seen.trouble} for images in roles.values()]
+    if len(sides) < 2:
+        images = [seen for seen in itertools.chain(*roles.values()) if not seen.trouble]
+        return [(seen.path, seen.digest, seen.thumbnail) for seen in images]
+    a, b = sides
+    return [
+        (a[key].path, a[key].digest + b[key].digest, np.hstack([a[key].thumbnail, b[key].thumbnail]))
+        for key in a
+        if key in b
+    ]
+
+
+def _repeated(units: Sequence[_Unit]) -> Iterator[Finding]:
+    first: dict[bytes, Path] = {}
+    for path, digest, _ in units:
+        if digest in first:
+            yield Finding(path, "warning", f"the same pixels as {first[digest]}", "remove one of them")
+        else:
+            first[digest] = path
+
+
+def _leaks(training: Sequence[_Unit], validation: Sequence[_Unit]) -> Iterator[Finding]:
+    if not training or not validation:
+        return
+    known = defaultdict(list)
+    for path, digest, _ in training:
+        known[digest].append(path)
+    rest = []
+    for path, digest, thumbnail in validation:
+        if digest in known:
+            what = f"validation image with the same pixels as {known[digest][0]} in training"
+            yield Finding(path, "error", what, "remove it from one of them")
+        else:
+            rest.append((path, thumbnail))
+    for start in range(0, len(rest), BLOCK):
+        some = rest[start : start + BLOCK]
+        straight = np.stack([thumbnail for _, thumbnail in some])
+        views = np.stack([straight, _mirror(straight)])
+        nearest, mirrored = _nearest(views, [thumbnail for _, _, thumbnail in training])
+        for row, (path, _) in enumerate(some):
+            view, other = views[int(mirrored[row]), row], training[nearest[row]]
+            score = float((_normal(view[None]) * _normal(other[2][None])).sum())
+            if score > ALIKE:
+                how = "a mirror image of" if mirrored[row] else "nearly the same as"
+                what = f"validation image, {how} {other[0]} in training (correlation {score:.3f})"
+                yield Finding(path, "warning", what, "look at both, and remove one if they show the same")
+
+
+def _nearest(views: np.ndarray, thumbnails: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each of N images the index of the most similar thumbnail, and whether it is mirrored.
+
+    Args:
+        views: (2, N, H, W): the images, and the same mirrored.
+        thumbnails: Those to search, each (H, W). Both are compared at half their size, in a quarter of the time.
+    """
+    queries = [_normal(_halved(view)) for view in views]
+    best = np.full((2, views.shape[1]), -np.inf, np.float32)
+    index = np.zeros((2, views.shape[1]), int)
+    for start in range(0, len(thumbnails), TABLE):
+        table = _normal(_halved(np.stack(thumbnails[start : start + TABLE]))).T
+        for side, query in enumerate(queries):
+            scores = query @ table
+            found = scores.argmax(axis=1)
+            score = np.take_along_axis(scores, found[:, None], axis=1)[:, 0]
+            index[side] = np.where(score > best[side], found + start, index[side])
+            best[side] = np.maximum(best[side], score)
+    mirrored = best[1] > best[0]
+    return np.where(mirrored, index[1], index[0]), mirrored
+
+
+def _halved(thumbnails: np.ndarray) -> np.ndarray:
+    count, height, width = thumbnails.shape
+    return thumbnails.reshape(count, height // 2, 2, width // 2, 2).mean(axis=(2, 4), dtype=np.float32)
+
+
+def _mirror(thumbnails: np.ndarray) -> np.ndarray:
+    """Mirror each SIDE x SIDE square of (N, SIDE, k * SIDE), of which a pair has two."""
+    count, height, width = thumbnails.shape
+    return thumbnails.reshape(count, height, width // SIDE, SIDE)[..., ::-1].reshape(count, height, width)
+
+
+def _normal(thumbnails: np.ndarray) -> np.ndarray:
+    """Return (N, pixels) float32 rows of mean 0 and length 1, so that products are correlations; flat ones are 0."""
+    rows = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.where(length > FLAT * np.sqrt(rows.shape[1]), rows / np.maximum(length, 1e-6), 0)

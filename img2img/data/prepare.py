@@ -1,0 +1,385 @@
+"""Data sets from the pages of `datasets/`: fetched, verified and laid out as folders of PNG files.
+
+A page is data only. Its `[[source]]` tables name archives (see `img2img.data.fetch`) with checksum and licence; its
+`[[arrange]]` tables say which of their files become which images. `type` is a name of `ARRANGEMENTS` below, and the
+function's keyword arguments are the options a page may set.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from inspect import Parameter, signature
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from img2img.data.fetch import cache, fetch, unpack
+from img2img.registry import checked, nearest
+
+Item = tuple[str, Callable[[], Image.Image]]
+"""An image to be written: its path below the data set's folder, and how to make it."""
+
+RECORD = "dataset.json"
+PAGE = {"name": str, "about": str, "licence": str, "counts": dict, "source": list, "arrange": list}
+SOURCE = {"name": str, "from": str, "sha256": str, "size": int, "licence": str, "unpack": tuple[str, ...]}
+OPTIONAL = {"size", "unpack"}
+
+
+def pages() -> dict[str, Path]:
+    """Return the pages of `datasets/` by name."""
+    from img2img.recipe import root  # it brings torch along, which is not needed until here
+
+    return {path.stem: path for path in sorted(root("datasets").glob("*.toml"))}
+
+
+def prepare(name: str | Path, out: str | Path | None = None) -> Path:
+    """Fetch, verify and lay out a data set; the same command again does only what is missing.
+
+    Args:
+        name: A page of `datasets/` by name, or the path of a page.
+        out: The folder to fill; None for `cache()/datasets/NAME`.
+
+    Returns:
+        The folder, with the images below `train/` and `validation/`, and `dataset.json`: where they came from.
+        Labelled sets have a folder per class, paired ones the folders `A` and `B`.
+
+    Raises:
+        ValueError: Unknown or faulty page, a source that cannot be fetched or is not the expected one, or a folder
+            that holds another edition of the data set.
+    """
+    page = _page(name)
+    out = Path(out) if out is not None else cache() / "datasets" / page["name"]
+    shape = {"source": [source["sha256"] for source in page["source"]], "arrange": page["arrange"]}
+    edition = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+    record = {
+        "name": page["name"],
+        "about": page["about"],
+        "licence": page["licence"],
+        "counts": page["counts"],
+        "sources": [{key: source[key] for key in ("from", "sha256", "licence")} for source in page["source"]],
+        "edition": edition,
+        "complete": False,
+    }
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; choose a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
+        before = _record(out)
+        if before and before.get("edition") != edition:
+            raise ValueError(f"{out}: holds another edition of this data set; remove it or choose another folder")
+        if before and before.get("complete") and all(_count(out / part) == n for part, n in page["counts"].items()):
+            return out
+        if not before and any(path.name != ".lock" for path in out.iterdir()):
+            raise ValueError(f"{out}: is not empty, and no data set of ours; choose another folder")
+        _write(out / RECORD, json.dumps(record, indent=2).encode())
+        with tempfile.TemporaryDirectory(dir=out, prefix=".unpacked-") as scratch:
+            folders = {source["name"]: _unpacked(source, Path(scratch)) for source in page["source"]}
+            items = [item for spec in page["arrange"] for item in _arrange(spec, folders, page["name"])]
+            _check(items, page)
+            _make(items, out, page["name"])
+        _write(out / RECORD, json.dumps(record | {"complete": True}, indent=2).encode())
+    return out
+
+
+# --- arrangements -----------------------------------------------------------------------------------------------------
+
+
+def images(
+    folder: Path,
+    *,
+    members: tuple[str, ...],
+    leave_out: tuple[str, ...] = (),
+    minimum: int = 0,
+    reduce: int = 1,
+    every: int = 0,
+    first: int = 0,
+) -> Iterator[Item]:
+    """Single images, as RGB, named like their files.
+
+    Args:
+        folder: The unpacked source.
+        members: Globs of the files to take (`*` also matches `/`), in place of those that a source names otherwise.
+        leave_out: Globs of the files to leave out.
+        minimum: Leave out images whose shorter side has fewer pixels.
+        reduce: Divide width and height by this, with an antialiased Lanczos filter.
+        every: Of the files sorted by name, every so-manyth is a validation image; 0: none is.
+        first: The first of those, counted from 0.
+    """
+    found = [path for path in _matching(folder, members, leave_out) if not minimum or min(_size(path)) >= minimum]
+    for index, path in enumerate(sorted(found, key=lambda path: path.name)):
+        part = "validation" if every and index % every == first else "train"
+        yield f"{part}/{path.stem}.png", lambda path=path: _reduced(_rgb(Image.open(path)), reduce)
+
+
+def idx(
+    folder: Path, *, images: str, labels: str, classes: tuple[str, ...] = (), part: str = "train"
+) -> Iterator[Item]:
+    """Grey images and labels in the IDX format of MNIST, plain or gzipped: a folder per class, named by its number.
+
+    Args:
+        folder: The unpacked source.
+        images: The file of images, (N, H, W) uint8.
+        labels: The file of labels, (N,) uint8.
+        classes: A name per class, put after its number so that the folders keep the order of the labels.
+        part: `train` or `validation`.
+    """
+    pixels, targets = _idx(folder / images), _idx(folder / labels)
+    if pixels.ndim != 3 or targets.shape != pixels.shape[:1]:
+        raise ValueError(f"{images}: {pixels.shape} images and {targets.shape} labels do not belong together")
+    names = [f"{index}_{name}" for index, name in enumerate(classes)] or [str(n) for n in range(targets.max() + 1)]
+    for index, label in enumerate(targets):
+        yield f"{part}/{names[label]}/{index:05}.png", lambda index=index: Image.fromarray(pixels[index])
+
+
+def drawings(
+    folder: Path, *, a: str, b: str, size: int, leave_out: tuple[str, ...] = (), every: int = 0, group: str = ""
+) -> Iterator[Item]:
+    """Pairs of SVG drawings of equal name, rendered on white with resvg (`pip install resvg-py`): A and B.
+
+    Args:
+        folder: The unpacked source.
+        a: The folder of the inputs.
+        b: The folder of the targets.
+        size: Width and height of the images.
+        leave_out: Globs of the names to leave out.
+        every: Of the groups sorted by name, every so-manyth, from the first on, is for validation; 0: none is.
+        group: Names that are equal before the first of these characters are one group; empty: each is its own.
+    """
+    try:
+        import resvg_py
+    except ImportError:
+        raise ValueError("rendering SVG drawings needs resvg; 'pip install resvg-py'") from None
+
+    def render(path: Path) -> Image.Image:
+        return _rgb(Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=size, height=size)))))
+
+    def key(name: str) -> str:
+        return name.split(group)[0] if group else name
+
+    inputs, targets = ({path.stem for path in (folder / side).glob("*.svg")} for side in (a, b))
+    names = [name for name in sorted(inputs & targets) if not any(fnmatchcase(name, glob) for glob in leave_out)]
+    order = {name: index for index, name in enumerate(sorted({key(name) for name in names}))}
+    for name in names:
+        part = "validation" if every and order[key(name)] % every == 0 else "train"
+        for side, drawn in (("A", a), ("B", b)):
+            yield f"{part}/{side}/{name}.png", lambda path=folder / drawn / f"{name}.svg": render(path)
+
+
+def maps(
+    folder: Path, *, a: str, b: str, land: str, size: int, share: float = 0.3, top: int = 0, bottom: int = 0
+) -> Iterator[Item]:
+    """Aligned tiles of two maps of the world: A and B; those of the western half are for validation.
+
+    Args:
+        folder: The unpacked source.
+        a: The input map.
+        b: The target map; it gives the size to which the others are brought with a box filter.
+        land: A map on which the sea is bluer than it is red, and the land is not.
+        size: Width and height of a tile; tiles do not overlap.
+        share: Take tiles with more than this share of land.
+        top: First row to cut from.
+        bottom: Row to stop before; 0: the last.
+    """
+    target = _rgb(Image.open(folder / b))
+    width, height = target.size
+    bottom = bottom or height
+    source, sea = (_rgb(Image.open(folder / name)) for name in (a, land))
+    source, sea = (image.resize(target.size, Image.Resampling.BOX) for image in (source, sea))
+    red, blue = (np.asarray(sea.getchannel(channel)) for channel in "RB")
+    dry = red >= blue
+    for y in range(top, bottom - size + 1, size):
+        for x in range(0, width - size + 1, size):
+            if dry[y : y + size, x : x + size].mean() <= share or x < width / 2 < x + size:
+                continue
+            part = "validation" if x < width / 2 else "train"
+            for side, whole in (("A", source), ("B", target)):
+                box = (x, y, x + size, y + size)
+                yield f"{part}/{side}/{y:04}_{x:04}.png", lambda whole=whole, box=box: whole.crop(box)
+
+
+ARRANGEMENTS = {"images": images, "idx": idx, "drawings": drawings, "maps": maps}
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def _page(name: str | Path) -> dict[str, Any]:
+    """Read a page and check every key of it."""
+    known = pages()
+    path = known.get(str(name), Path(name))
+    if not path.is_file():
+        hint = nearest(str(name), known) or f"; known: {', '.join(known) or 'none'}"
+        raise ValueError(f"unknown data set {str(name)!r}{hint}")
+    try:
+        page = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a TOML page ({error})") from error
+    page = _table(page, PAGE, str(path))
+    if any(part not in ("train", "validation") or type(n) is not int for part, n in page["counts"].items()):
+        raise ValueError(f"{path}: counts: expected train = NUMBER, validation = NUMBER")
+    page["source"] = [_table(source, SOURCE, f"{path}: source") for source in page["source"]]
+    names = [source["name"] for source in page["source"]]
+    page["arrange"] = [_spec(spec, names, f"{path}: arrange") for spec in page["arrange"]]
+    return page
+
+
+def _table(table: Any, schema: dict[str, Any], where: str) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ValueError(f"{where}: expected a table")
+    for key in table:
+        if key not in schema:
+            raise ValueError(f"{where}: unknown key {key!r}{nearest(key, schema)}")
+    for key in schema:
+        if key not in table and key not in OPTIONAL:
+            raise ValueError(f"{where}: key {key!r} is missing")
+    return {key: checked(f"{where}: {key}", value, schema[key]) for key, value in table.items()}
+
+
+def _spec(spec: Any, sources: list[str], where: str) -> dict[str, Any]:
+    """Check an `[[arrange]]` table against the signature of the function that it names."""
+    kind = spec.get("type") if isinstance(spec, dict) else None
+    if kind not in ARRANGEMENTS:
+        hint = nearest(str(kind), ARRANGEMENTS) or f"; known: {', '.join(ARRANGEMENTS)}"
+        raise ValueError(f"{where}: unknown type {kind!r}{hint}")
+    options = {key: option for key, option in signature(ARRANGEMENTS[kind]).parameters.items() if key != "folder"}
+    schema = {"type": str, "source": str} | {key: option.annotation for key, option in options.items()}
+    for key in spec:
+        if key not in schema:
+            raise ValueError(f"{where} {kind}: unknown key {key!r}{nearest(key, schema)}")
+    needed = [key for key, option in options.items() if option.default is Parameter.empty]
+    for key in ("source", *needed):
+        if key not in spec:
+            raise ValueError(f"{where} {kind}: key {key!r} is missing")
+    if spec["source"] not in sources:
+        raise ValueError(f"{where} {kind}: no source is named {spec['source']!r}{nearest(spec['source'], sources)}")
+    return {key: checked(f"{where} {kind}: {key}", value, schema[key]) for key, value in spec.items()}
+
+
+# --- making -----------------------------------------------------------------------------------------------------------
+
+
+def _unpacked(source: dict[str, Any], scratch: Path) -> Path:
+    archive = fetch(source["from"], sha256=source["sha256"], size=source.get("size"))
+    folder = scratch / source["name"]
+    for path in unpack(archive, folder, source.get("unpack", ("*",))):
+        if path.suffix == ".rcc":  # an archive inside the archive becomes a folder beside it
+            unpack(path, path.with_suffix(""))
+    return folder
+
+
+def _arrange(spec: dict[str, Any], folders: dict[str, Path], name: str) -> Iterator[Item]:
+    options = {key: value for key, value in spec.items() if key not in ("type", "source")}
+    try:
+        yield from ARRANGEMENTS[spec["type"]](folders[spec["source"]], **options)
+    except OSError as error:  # a file that the page names is not in the archive, or is no image
+        raise ValueError(f"data set {name}: source {spec['source']}: {error}; correct its page") from error
+
+
+def _check(items: list[Item], page: dict[str, Any]) -> None:
+    """The pages say how many images there are, so a source that has silently changed its inside is noticed."""
+    names = {path.casefold() for path, _ in items}
+    if len(names) != len(items):
+        raise ValueError(f"data set {page['name']}: two of its images have the same name; correct its page")
+    for part in ("train", "validation"):
+        found, expected = sum(name.startswith(f"{part}/") for name in names), page["counts"].get(part, 0)
+        if found != expected:
+            raise ValueError(f"data set {page['name']}: {found} {part} images where its page expects {expected}")
+
+
+def _make(items: list[Item], out: Path, name: str) -> None:
+    """Write the images that are missing, each whole or not at all."""
+
+    def write(item: Item) -> None:
+        path = out / item[0]
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            buffer = BytesIO()
+            try:
+                item[1]().save(buffer, "PNG")
+            except (OSError, SyntaxError) as error:
+                raise ValueError(f"data set {name}: {item[0]} cannot be made ({error}); correct its page") from error
+            _write(path, buffer.getvalue())
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        try:
+            done = pool.map(write, items)
+            for _ in tqdm(done, total=len(items), desc=name, unit="image", disable=None, leave=False):
+                pass
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _write(path: Path, content: bytes) -> None:
+    # Without the flush to disk of checkpoint.atomic: it would take minutes for seventy thousand small files.
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _record(out: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{out / RECORD}: damaged; remove the folder and prepare it again")
+    return found
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for path in folder.rglob("*.png") if not path.name.startswith("."))
+
+
+def _matching(folder: Path, members: tuple[str, ...], leave_out: tuple[str, ...]) -> list[Path]:
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for glob in (*members, *leave_out):  # a glob that has gone stale would silently change the set
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise FileNotFoundError(f"no file matches {glob!r}")
+    keep = [name for name in names if any(fnmatchcase(name, glob) for glob in members)]
+    return [folder / name for name in keep if not any(fnmatchcase(name, glob) for glob in leave_out)]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Upright 8-bit RGB; what is transparent becomes white."""
+    image = ImageOps.exif_transpose(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    if factor == 1:
+        return image
+    width, height = image.width // factor, image.height // factor
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=(0, 0, width * factor, height * factor))
+
+
+def _idx(path: Path) -> np.ndarray:
+    """Read an IDX file of bytes: two zeros, type 8, the number of axes, their lengths, the values."""
+    raw = path.read_bytes()
+    raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    axes = raw[3] if len(raw) > 4 else 0
+    shape = tuple(int.from_bytes(raw[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
+    if raw[:3] != b"\0\0\x08" or not axes or len(raw) != 4 + 4 * len(shape) + int(np.prod(shape)):
+        raise OSError(f"{path.name} is not an IDX file of bytes, or is cut short")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)

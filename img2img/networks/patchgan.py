@@ -1,0 +1,59 @@
+"""The PatchGAN discriminator of pix2pix (Isola et al. 2016, https://arxiv.org/abs/1611.07004)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from img2img.adversarial.stabilize import spectral_norm
+from img2img.networks.dcgan import small_normal
+from img2img.networks.unet import normalisation
+
+
+class PatchGAN(nn.Module):
+    """Images (N, C, H, W) to one logit a patch (N, 1, h, w).
+
+    Args:
+        inputs: channels in; a conditional discriminator sees source and target, 0 stands for twice ``channels``.
+        channels: channels of one image.
+        width: channels of the first layer; they double up to eight times that.
+        layers: halvings: 3 judges patches of 70 pixels, 1 of 16, 0 single pixels.
+        norm: "batch", "instance", "spectral" or "none".
+    """
+
+    def __init__(
+        self,
+        inputs: int = 0,
+        channels: int = 3,
+        width: int = 64,
+        layers: int = 3,
+        norm: Literal["batch", "instance", "spectral", "none"] = "batch",
+    ) -> None:
+        super().__init__()
+        inputs, bias = inputs or 2 * channels, norm != "batch"
+        if layers == 0:
+            plan: list[nn.Module] = [
+                nn.Conv2d(inputs, width, 1),
+                nn.LeakyReLU(0.2, True),
+                nn.Conv2d(width, width * 2, 1, bias=bias),
+                *normalisation(norm, width * 2),
+                nn.LeakyReLU(0.2, True),
+                nn.Conv2d(width * 2, 1, 1),
+            ]
+        else:
+            plan = [nn.Conv2d(inputs, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+            for place in range(1, layers + 1):
+                before, after = width * min(8, 2 ** (place - 1)), width * min(8, 2**place)
+                stride = 2 if place < layers else 1
+                plan += [
+                    nn.Conv2d(before, after, 4, stride, 1, bias=bias),
+                    *normalisation(norm, after),
+                    nn.LeakyReLU(0.2, True),
+                ]
+            plan.append(nn.Conv2d(after, 1, 4, 1, 1))
+        self.layers = nn.Sequential(*plan)
+        self.apply(small_normal)
+        if norm == "spectral":
+            spectral_norm(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)

@@ -1,0 +1,296 @@
+"""A trained system as a function on images: paths, Pillow images, arrays, tensors and lists of them, kind for kind."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from img2img import checkpoint, engine
+from img2img.imaging import tiles
+from img2img.imaging.picture import Picture, read
+from img2img.recipe import Recipe, locate
+from img2img.systems.system import System, restore
+
+FAITHFUL = 50.0
+"""Decibels between the results in bf16 and fp32 below which bf16 is not chosen by itself."""
+
+
+class Pipeline:
+    """A trained generator ready for images; `img2img.load` makes one.
+
+    Attributes:
+        name: what it was loaded as.
+        task: "super_resolve", "paired", "generate", ...
+        scale: output side / input side.
+        margin: receptive-field radius in input pixels, or None where the whole image is needed at once.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        *,
+        task: str,
+        scale: int,
+        channels: int,
+        span: tuple[float, float] = (0.0, 1.0),
+        margin: int | None = None,
+        recipe: Recipe | None = None,
+    ) -> None:
+        self.name, self.task, self.scale, self.channels, self.span = name, task, scale, channels, span
+        self.margin, self.recipe = margin, recipe
+        self.multiple = getattr(network, "multiple", 1)
+        self._plain = network.eval().requires_grad_(False)
+        self._cost: dict[torch.dtype, float] = {}
+        self.to()
+
+    def to(self, device: str | None = None, precision: str | None = None) -> "Pipeline":
+        """Move to a device and a precision; without names the best device, and bf16 where it is native and faithful."""
+        self.device = engine.choose_device(device)
+        self.dtype = engine.choose_precision(precision, self.device)
+        self.network = self._ready(self.dtype)
+        if precision in (None, "", "auto") and self.dtype is torch.bfloat16 and self.task != "generate":
+            probe = _probe(self.channels, 64).to(self.device) * (self.span[1] - self.span[0]) + self.span[0]
+            exact = self._ready(torch.float32)
+            error = (
+                (self._run(self.network, probe, torch.bfloat16) - self._run(exact, probe, torch.float32))
+                .square()
+                .mean()
+                .sqrt()
+            )
+            if -20 * math.log10(max(float(error) / (self.span[1] - self.span[0]), 1e-9)) < FAITHFUL:
+                self.dtype, self.network = torch.float32, exact
+        return self
+
+    def _ready(self, dtype: torch.dtype) -> nn.Module:
+        import copy
+
+        return copy.deepcopy(self._plain).to(self.device, dtype, memory_format=torch.channels_last)
+
+    @staticmethod
+    @torch.inference_mode()
+    def _run(network: nn.Module, batch: Tensor, dtype: torch.dtype) -> Tensor:
+        return network(batch.to(dtype).contiguous(memory_format=torch.channels_last)).float()
+
+    @property
+    def settings(self) -> str:
+        """What a result depends on besides the image: the folder tool makes files anew when it changes."""
+        return f"{self.name} {checkpoint.digest(self._plain)} {str(self.dtype).removeprefix('torch.')}"
+
+    def __call__(self, images: Any, *, channels: str = "rgb", **options: Any) -> Any:
+        """Return what the network makes of an image, as the kind of thing that was given.
+
+        Args:
+            images: a path (gives a Pillow image), a Pillow image, a numpy array (H, W) or (H, W, 1 to 4) of uint8 or
+                uint16, a float tensor (C, H, W) or (N, C, H, W) in [0, 1], or a list of such.
+            channels: "rgb", or "bgr" for OpenCV's arrays.
+            options: see `picture`.
+
+        Raises:
+            ValueError: the image is unreadable or of a kind or shape that is not listed.
+        """
+        if channels not in ("rgb", "bgr"):
+            raise ValueError(f"channels = {channels!r} is neither 'rgb' nor 'bgr'")
+        if isinstance(images, list | tuple):
+            return [self(image, channels=channels, **options) for image in images]
+        if isinstance(images, Tensor):
+            return self.tensor(images)
+        if isinstance(images, str | Path):
+            return self.picture(read(images), **options).to_pil()
+        if isinstance(images, Image.Image):
+            return self.picture(Picture.from_pil(images), **options).to_pil()
+        if isinstance(images, np.ndarray):
+            if images.dtype not in (np.uint8, np.uint16) or images.ndim not in (2, 3):
+                raise ValueError(
+                    f"an array must be (H, W) or (H, W, 1 to 4) of uint8 or uint16, not {images.shape} {images.dtype}; "
+                    "floats in [0, 1] become one by (x * 255).round().astype('uint8')"
+                )
+            pixels = _swapped(images) if channels == "bgr" else images
+            found = self.picture(Picture(pixels), **options).pixels
+            found = _swapped(found) if channels == "bgr" else found
+            return found[..., 0] if images.ndim == 2 else found
+        raise ValueError(
+            f"expected a path, a Pillow image, an array, a tensor or a list of such, not {type(images).__name__}"
+        )
+
+    def tensor(self, batch: Tensor) -> Tensor:
+        """Run a float tensor (C, H, W) or (N, C, H, W) in [0, 1] through the network in one piece."""
+        if batch.dim() not in (3, 4) or not batch.is_floating_point() or batch.shape[-3] != self.channels:
+            raise ValueError(
+                f"a tensor must be ({self.channels}, H, W) or (N, {self.channels}, H, W) floats in [0, 1], "
+                f"not {tuple(batch.shape)} {batch.dtype}"
+            )
+        low, high = self.span
+        found = self._run(
+            self.network, (batch if batch.dim() == 4 else batch[None]).to(self.device) * (high - low) + low, self.dtype
+        )
+        found = ((found - low) / (high - low)).clamp(0, 1).to(batch.device, batch.dtype)
+        return found if batch.dim() == 4 else found[0]
+
+    @torch.inference_mode()
+    def picture(
+        self,
+        picture: Picture,
+        *,
+        scale: float | None = None,
+        size: str | None = None,
+        tile: int | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> Picture:
+        """Run an image with its metadata through the network, in tiles when memory asks for it.
+
+        Args:
+            picture: 8 or 16 bit, grey or RGB, with or without alpha; all of it is kept.
+            scale: output side / input side, where it is not the network's own: the network's result is resampled.
+            size: "WIDTHx", "xHEIGHT" or "WIDTHxHEIGHT" in place of a scale.
+            tile: side of the tiles in input pixels; None: chosen from free memory; 0: the whole image at once.
+            advance: called with the number of the network's output pixels that were finished.
+        """
+        target = wanted_size(picture.width, picture.height, scale or self.scale, size)
+        if tile is None:
+            if self.dtype not in self._cost:
+                self._cost[self.dtype] = tiles.activation_bytes(
+                    self._network, self.channels, device=self.device, dtype=self.dtype, multiple=self.multiple
+                )
+            chosen = tiles.choose_tile(
+                picture.height,
+                picture.width,
+                margin=self.margin,
+                bytes_per_pixel=self._cost[self.dtype],
+                device=self.device,
+                multiple=self.multiple,
+            )
+        else:
+            chosen = tile or None
+        pixels = tiles.apply(
+            self._network,
+            picture.pixels,
+            scale=self.scale,
+            margin=self.margin,
+            channels=self.channels,
+            tile=chosen,
+            multiple=self.multiple,
+            low=self.span[0],
+            high=self.span[1],
+            device=self.device,
+            dtype=self.dtype,
+            advance=advance,
+        )
+        pixels = resample(pixels, *target)
+        return Picture(pixels, picture.exif, picture.icc, picture.xmp, picture.dpi)
+
+    def _network(self, batch: Tensor) -> Tensor:
+        return self.network(batch)
+
+    @torch.inference_mode()
+    def sample(self, count: int = 1, *, seed: int = 0, batch: int = 64) -> list[Image.Image]:
+        """Draw images from a generator of noise; the same seed gives the same images whatever the batch size.
+
+        Raises:
+            ValueError: the system makes images of images, not of noise.
+        """
+        latent = getattr(self._plain, "latent", None)
+        if latent is None:
+            raise ValueError(f"{self.name} (task {self.task}) makes images from images; use upscale or translate")
+        noise = torch.randn(count, latent, generator=torch.Generator().manual_seed(seed))
+        found: list[Image.Image] = []
+        low, high = self.span
+        for part in noise.split(batch):
+            images = (self.network(part.to(self.device, self.dtype)).float() - low) / (high - low)
+            values = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            found += [Picture(np.ascontiguousarray(pixels)).to_pil() for pixels in values]
+        return found
+
+
+def load(name: str | Path, *, device: str | None = None, precision: str | None = None) -> Pipeline:
+    """Return a trained system as a function on images.
+
+    Args:
+        name: a weight of the catalogue ("fast.x4"), a run folder, a .safetensors file, or a community upscaler's file.
+        device: None for the best here.
+        precision: None for bf16 where it is native and faithful, else fp32.
+
+    Raises:
+        ValueError: no such weight, or a file that is damaged or not known.
+    """
+    path = locate(name, weights=True)
+    if path.suffix != ".safetensors" or not checkpoint.ours(path):
+        from img2img.networks.community import community
+
+        found = community(path)
+    else:
+        system: System = restore(str(path))
+        network = getattr(system, system.inference[0])
+        network = network.deploy() if hasattr(network, "deploy") else network
+        recipe = system.recipe
+        found = Pipeline(
+            network,
+            str(name),
+            task=recipe.task,
+            scale=getattr(network, "scale", 1),
+            channels=recipe.data.channels,
+            span=system.span,
+            margin=getattr(network, "margin", None),
+            recipe=recipe,
+        )
+    return found.to(device, precision) if device or precision else found
+
+
+def wanted_size(width: int, height: int, scale: float, size: str | None = None) -> tuple[int, int]:
+    """Return the output's (width, height) for a scale, or for "WIDTHx", "xHEIGHT" or "WIDTHxHEIGHT".
+
+    Raises:
+        ValueError: the text is none of these, or the scale is not positive.
+    """
+    if size:
+        found = re.fullmatch(r"(\d*)x(\d*)", size)
+        if not found or size == "x" or "0" in found.groups():
+            raise ValueError(f"size {size!r} is none of WIDTHx, xHEIGHT, WIDTHxHEIGHT (e.g. 3840x)")
+        wide, high = (int(side) if side else 0 for side in found.groups())
+        return wide or max(1, round(width * high / height)), high or max(1, round(height * wide / width))
+    if not 0 < scale <= 64:
+        raise ValueError(f"scale {scale} must be over 0 and at most 64")
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resample(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return (H, W, C) pixels at another size: by area where it shrinks, else Lanczos; colour weighted by alpha."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    top = float(np.iinfo(pixels.dtype).max)
+    values = pixels.astype(np.float32) / top
+    alpha = pixels.shape[2] in (2, 4)
+    if alpha:
+        values[..., :-1] *= values[..., -1:]
+    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
+    values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4)
+    values = (values if values.ndim == 3 else values[..., None]).clip(0, 1)
+    if alpha:
+        values[..., :-1] /= np.maximum(values[..., -1:], 0.5 / top)
+    return (values.clip(0, 1) * top).round().astype(pixels.dtype)
+
+
+def _swapped(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim == 2 or pixels.shape[2] < 3:
+        return pixels
+    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+
+
+def _probe(channels: int, side: int) -> Tensor:
+    """Return an image with flat parts, slopes, edges and grain, for comparing precisions."""
+    generator = torch.Generator().manual_seed(0)
+    slope = torch.linspace(0, 1, side).expand(1, channels, side, side)
+    blocks = (
+        torch.rand(1, channels, side // 8, side // 8, generator=generator)
+        .repeat_interleave(8, 2)
+        .repeat_interleave(8, 3)
+    )
+    grain = torch.randn(1, channels, side, side, generator=generator) * 0.03
+    return (0.4 * slope + 0.6 * blocks + grain).clamp(0, 1)

@@ -1,0 +1,315 @@
+"""Recipes: a system as one page of data, from TOML, JSON or a checkpoint's header, checked before anything runs."""
+
+import copy
+import json
+import tomllib
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from fnmatch import fnmatch
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from img2img import checkpoint
+from img2img.registry import TABLES, checked, lookup, nearest, options
+
+
+def root(name: str) -> Path:
+    """Return the shelf ``models``, ``datasets`` or ``weights``: inside the wheel, else beside the package."""
+    inside = Path(str(files("img2img"))) / name
+    return inside if inside.is_dir() else Path(__file__).parent.parent / name
+
+
+@dataclass
+class Data:
+    """What the system sees: crop side in pixels, scale factor, channels, the degradation that makes inputs, flips."""
+
+    size: int = 64
+    channels: int = 3
+    scale: int = 1
+    degradation: dict | None = None
+    flip: bool = True
+    rotate: bool = False
+    flat: float = 0.0
+
+
+@dataclass
+class Optimizer:
+    """How networks learn. ``decay`` shapes the rate over the run; a table of a phase's name overrides keys for it."""
+
+    type: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    lr: float = 2e-4
+    betas: tuple[float, ...] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_images: int = 0
+
+
+@dataclass
+class Train:
+    """The run: images to see in all, batch size, EMA decay and gradient clipping (0: none), lengths in images."""
+
+    images: int = 100_000
+    batch: int = 16
+    accumulate: int = 1
+    ema: float = 0.999
+    clip_gradient: float = 0.0
+    checkpoint_images: int = 20_000
+    validate_images: int = 20_000
+    log_images: int = 1_000
+    workers: int = 0
+
+
+@dataclass
+class Validate:
+    """What is measured on the validation images, and which of it chooses ``best`` (psnr and ssim: higher is better)."""
+
+    metrics: tuple[str, ...] = ()
+    best: str = ""
+    images: int = 16
+    size: int = 256
+
+
+SECTIONS = {"data": Data, "train": Train, "validate": Validate}
+TEXTS = ("name", "task", "paper", "about")
+
+
+@dataclass
+class Recipe:
+    """One system. Every key of a page is a field here; see ``models/README.md`` for the list with examples."""
+
+    name: str
+    task: str
+    networks: dict[str, dict]
+    paper: str = ""
+    about: str = ""
+    deviations: list[str] = field(default_factory=list)
+    schedule: dict[str, int] = field(default_factory=lambda: {"generator": 1})
+    optimizer: dict = field(default_factory=dict)
+    adversarial: dict | None = None
+    penalty: list[dict] = field(default_factory=list)
+    fidelity: list[dict] = field(default_factory=list)
+    clip_weights: dict[str, float] = field(default_factory=dict)
+    init: dict[str, str] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+    validate: Validate = field(default_factory=Validate)
+    measured: list[dict] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, page: dict[str, Any], where: str = "recipe") -> "Recipe":
+        """Check a page and return it as a recipe.
+
+        Raises:
+            ValueError: an unknown or missing key, or a value of the wrong kind; the message names page and key.
+        """
+        page = copy.deepcopy(page)
+        known = {item.name: item for item in fields(cls)}
+        for key in page:
+            if key not in known:
+                raise ValueError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+        for key, item in known.items():
+            if item.default is MISSING and item.default_factory is MISSING and key not in page:
+                raise ValueError(f"{where}: key {key!r} is missing")
+            if key in page:
+                hint = (
+                    dict
+                    if key in SECTIONS or key in ("networks", "schedule", "optimizer", "clip_weights", "init")
+                    else item.type
+                )
+                page[key] = checked(f"{where}: {key}", page[key], hint)
+        for key, section in SECTIONS.items():
+            if key in page:
+                page[key] = _section(section, page[key], f"{where}: {key}")
+        recipe = cls(**page)
+        recipe._check(where)
+        return recipe
+
+    def _check(self, where: str) -> None:
+        lookup("task", self.task)
+        for role, spec in self.networks.items():
+            _spec("network", spec, f"{where}: networks.{role}")
+        for phase, repeats in self.schedule.items():
+            if phase not in self.networks:
+                raise ValueError(
+                    f"{where}: schedule names {phase!r}, which is no network{nearest(phase, self.networks)}"
+                )
+            if not isinstance(repeats, int) or repeats < 1:
+                raise ValueError(
+                    f"{where}: schedule.{phase} is {repeats!r}; it must be a whole number of steps, 1 or more"
+                )
+            self.optimizer_for(phase, where)
+        for key in self.optimizer:
+            if isinstance(self.optimizer[key], dict) and key not in self.schedule:
+                raise ValueError(f"{where}: optimizer.{key} is no phase of the schedule{nearest(key, self.schedule)}")
+        if self.adversarial is not None:
+            _spec("adversarial", self.adversarial, f"{where}: adversarial", extra=("weight",))
+        for item in self.penalty:
+            _spec("penalty", item, f"{where}: penalty", extra=("weight", "every"))
+        for item in self.fidelity:
+            _spec("fidelity", item, f"{where}: fidelity", extra=("weight", "every"))
+        if self.data.degradation is not None:
+            _spec("degradation", self.data.degradation, f"{where}: data.degradation")
+        for key in (*self.clip_weights, *self.init):
+            if key not in self.networks:
+                raise ValueError(f"{where}: {key!r} is no network of the recipe{nearest(key, self.networks)}")
+        for metric in self.validate.metrics:
+            if metric.split("[")[0] not in TABLES["metric"]:
+                raise ValueError(f"{where}: unknown metric {metric!r}{nearest(metric, TABLES['metric'])}")
+        for section, key in (
+            ("train", "images"),
+            ("train", "batch"),
+            ("train", "accumulate"),
+            ("data", "size"),
+            ("data", "scale"),
+        ):
+            if getattr(getattr(self, section), key) < 1:
+                raise ValueError(f"{where}: {section}.{key} must be 1 or more")
+
+    def optimizer_for(self, phase: str, where: str = "recipe") -> Optimizer:
+        """Return the optimizer's settings for one phase: the page's, overridden by the phase's own table."""
+        shared = {key: value for key, value in self.optimizer.items() if not isinstance(value, dict)}
+        return _section(Optimizer, shared | self.optimizer.get(phase, {}), f"{where}: optimizer")
+
+    def page(self) -> dict[str, Any]:
+        """Return the recipe as plain data, without empty keys: what a checkpoint carries and ``show`` prints."""
+        return {key: value for key, value in _plain(asdict(self)).items() if value not in ("", None, {}, [])}
+
+    def toml(self) -> str:
+        """Return the recipe as a TOML page."""
+        import tomli_w
+
+        return tomli_w.dumps(self.page())
+
+    def override(self, changes: dict[str, Any] | list[str]) -> "Recipe":
+        """Return a copy with keys replaced, e.g. ``{"networks.generator.width": 32}`` or ``["train.batch=8"]``.
+
+        A number picks an item of a list (``penalty.0.weight=1``). Values in strings are read as TOML, else as text.
+
+        Raises:
+            ValueError: a key leads nowhere, or the result is no valid recipe.
+        """
+        if not isinstance(changes, dict):
+            pairs = [change.partition("=") for change in changes]
+            bad = [key for key, sign, _ in pairs if not sign]
+            if bad:
+                raise ValueError(f"--set {bad[0]}: expected KEY=VALUE, e.g. networks.generator.width=32")
+            changes = {key: _value(text) for key, _, text in pairs}
+        page = _plain(asdict(self))
+        for key, value in changes.items():
+            *path, last = key.split(".")
+            here = page
+            try:
+                for step in path:
+                    here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
+                    if here is None:
+                        raise KeyError(step)
+                if isinstance(here, list):
+                    here[int(last)] = value
+                else:
+                    here[last] = value
+            except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"--set {key}: no such key in {self.name}{nearest(key.split('.')[0], page)}"
+                ) from error
+        page = {key: value for key, value in page.items() if value is not None}
+        page["data"] = {key: value for key, value in page["data"].items() if value is not None}
+        return Recipe.parse(page, self.name)
+
+
+def read(source: str | Path) -> Recipe:
+    """Return the recipe that a name, a TOML or JSON file, a checkpoint or a run folder stands for.
+
+    Raises:
+        ValueError: there is no such thing, or it is no valid recipe.
+    """
+    path = locate(source)
+    if path.suffix == ".safetensors":
+        page = checkpoint.header(path)["recipe"]
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+            page = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except (OSError, UnicodeDecodeError, RecursionError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ValueError(f"{path}: not a readable recipe: {error}") from error
+        if not isinstance(page, dict):
+            raise ValueError(f"{path}: a recipe is a table of keys, not a {type(page).__name__}")
+    return Recipe.parse(page, str(source))
+
+
+def locate(source: str | Path, weights: bool = False) -> Path:
+    """Return the file behind a name of the catalogue, a weight's name, a file or a run folder.
+
+    Args:
+        source: e.g. ``"srgan"`` (a page), ``"srgan.x4"`` (a weight), ``"runs/mine"``, ``"page.toml"``.
+        weights: only a file with weights will do.
+
+    Raises:
+        ValueError: nothing of that name; the nearest known one is offered.
+    """
+    path = Path(source)
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise ValueError(f"{path}: a folder without best.safetensors or last.safetensors; train into it first")
+    if path.is_file():
+        return path
+    shelves = [("weights", ".safetensors")] + ([] if weights else [("models", ".toml")])
+    for shelf, suffix in shelves:
+        candidate = root(shelf) / f"{source}{suffix}"
+        if candidate.is_file() and candidate.parent == root(shelf):
+            return candidate
+    known = names("weights", ".safetensors") + ([] if weights else names("models", ".toml"))
+    what = "weight" if weights else "model"
+    raise ValueError(
+        f"no {what}, file or run folder called {str(source)!r}{nearest(str(source), known) or '; see: img2img models'}"
+    )
+
+
+def names(shelf: str, suffix: str, pattern: str = "*") -> list[str]:
+    """Return the names on a shelf, sorted."""
+    found = (path.name.removesuffix(suffix) for path in root(shelf).glob(f"*{suffix}"))
+    return sorted(name for name in found if fnmatch(name, pattern))
+
+
+def _section(section: type, given: Any, where: str) -> Any:
+    known = {item.name: item for item in fields(section)}
+    if not isinstance(given, dict):
+        raise ValueError(f"{where}: expected a table, got {given!r}")
+    for key, value in given.items():
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}{nearest(key, known) or '; it takes ' + ', '.join(known)}")
+        given[key] = checked(f"{where}.{key}", value, known[key].type)
+    return section(**given)
+
+
+def _spec(kind: str, spec: Any, where: str, extra: tuple[str, ...] = ()) -> None:
+    if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
+        raise ValueError(f"{where}: expected a table with a 'type', got {spec!r}")
+    try:
+        known = [*options(kind, spec["type"]), *extra, "type"]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    for key, value in spec.items():
+        if key not in known:
+            raise ValueError(
+                f"{where}: {spec['type']} has no option {key!r}"
+                + (nearest(key, known) or "; it takes " + ", ".join(known))
+            )
+        if key in extra:
+            checked(f"{where}.{key}", value, int if key == "every" else float)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,167 @@
+"""Closed tables: a name in a recipe stands for a function or class of this package, and its signature is the schema."""
+
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+TABLES: dict[str, dict[str, str]] = {
+    "task": {
+        "generate": "systems.generate:Generate",
+        "paired": "systems.paired:Paired",
+        "super_resolve": "systems.super_resolve:SuperResolve",
+    },
+    "network": {
+        "dcgan_discriminator": "networks.dcgan:DCGANDiscriminator",
+        "dcgan_generator": "networks.dcgan:DCGANGenerator",
+        "fast": "networks.fast:Fast",
+        "mlp": "networks.mlp:MLP",
+        "patchgan": "networks.patchgan:PatchGAN",
+        "srgan_discriminator": "networks.srresnet:SRGANDiscriminator",
+        "srresnet": "networks.srresnet:SRResNet",
+        "unet": "networks.unet:UNet",
+    },
+    "adversarial": {
+        name: f"adversarial.losses:{name}"
+        for name in (
+            "hinge",
+            "least_squares",
+            "logistic",
+            "maximum_likelihood",
+            "minimax",
+            "relativistic",
+            "relativistic_average",
+            "wasserstein",
+        )
+    },
+    "penalty": {name: f"adversarial.penalties:{name}" for name in ("gradient_penalty", "r1", "r2")},
+    "fidelity": {
+        "charbonnier": "fidelity.pixel:charbonnier",
+        "l1": "fidelity.pixel:l1",
+        "mse": "fidelity.pixel:mse",
+        "perceptual": "fidelity.perceptual:Perceptual",
+        "ssim": "fidelity.structural:ssim",
+        "total_variation": "fidelity.total_variation:total_variation",
+    },
+    "degradation": {
+        "bicubic": "data.degrade:bicubic",
+        "realistic": "data.degrade:Realistic",
+    },
+    "metric": {
+        "psnr": "metrics.psnr:psnr",
+        "ssim": "metrics.ssim:ssim",
+        "perceptual": "metrics.perceptual:perceptual_distance",
+        "l1": "fidelity.pixel:l1",
+    },
+}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest of ``names``, or an empty string when none is close."""
+    found = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def lookup(kind: str, name: str) -> Any:
+    """Return the object that ``name`` stands for in the table ``kind``.
+
+    Raises:
+        ValueError: the table has no such name; the message offers the nearest one.
+    """
+    table = TABLES[kind]
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}{nearest(name, table) or '; known: ' + ', '.join(table)}")
+    module, attribute = table[name].split(":")
+    return getattr(importlib.import_module(f"img2img.{module}"), attribute)
+
+
+def options(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """Return what a recipe may set for a part: a class's constructor arguments, a function's keyword-only ones."""
+    found = lookup(kind, name)
+    if not callable(found):
+        return {}
+    skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    keyword_only = not inspect.isclass(found)
+    return {
+        key: parameter
+        for key, parameter in inspect.signature(found).parameters.items()
+        if parameter.kind not in skip and (not keyword_only or parameter.kind is inspect.Parameter.KEYWORD_ONLY)
+    }
+
+
+def part(kind: str, spec: dict[str, Any], **defaults: Any) -> Any:
+    """Build the part that ``spec`` describes.
+
+    Args:
+        kind: a key of ``TABLES``.
+        spec: ``{"type": name, option: value, ...}`` as it stands in a recipe.
+        defaults: options used where the part accepts them and the recipe says nothing.
+
+    Returns:
+        An instance for a class, a function with its options bound for a function, a constant as it is.
+
+    Raises:
+        ValueError: unknown type, unknown option, or a value of the wrong kind; the message names the key and the mend.
+    """
+    if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
+        raise ValueError(
+            f"{kind}: expected a table with a 'type', got {spec!r}; e.g. {{ type = {next(iter(TABLES[kind]))!r} }}"
+        )
+    name = spec["type"]
+    found = lookup(kind, name)
+    known = options(kind, name)
+    given = {key: value for key, value in spec.items() if key != "type"}
+    for key, value in given.items():
+        if key not in known:
+            hint = nearest(key, known) or (f"; it takes {', '.join(known)}" if known else "; it takes none")
+            raise ValueError(f"{kind} {name}: unknown option {key!r}{hint}")
+        given[key] = checked(f"{kind} {name}: {key}", value, known[key].annotation)
+    given = {key: value for key, value in defaults.items() if key in known} | given
+    missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in given]
+    if missing:
+        raise ValueError(f"{kind} {name}: option {missing[0]!r} has no default; set it in the recipe")
+    if inspect.isclass(found):
+        try:
+            return found(**given)
+        except (TypeError, RuntimeError, ZeroDivisionError) as error:
+            raise ValueError(f"{kind} {name}: cannot be built with {given}: {error}") from error
+    if isinstance(found, Callable) and not isinstance(found, tuple):
+        return partial(found, **given) if given else found
+    return found
+
+
+def checked(where: str, value: Any, hint: Any) -> Any:
+    """Return ``value`` fit for the type hint (an int where a float is asked, a list where a tuple is asked).
+
+    Raises:
+        ValueError: the value is of another kind; the message starts with ``where``.
+    """
+    if hint is inspect.Parameter.empty or hint is Any:
+        return value
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        choices = typing.get_args(hint)
+        for choice in choices:
+            try:
+                return None if choice is type(None) and value is None else checked(where, value, choice)
+            except ValueError:
+                continue
+    elif origin is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+        names = [str(choice) for choice in typing.get_args(hint)]
+        raise ValueError(f"{where}: {value!r} is none of {', '.join(names)}{nearest(str(value), names)}")
+    elif origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif origin is tuple and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)
+        return tuple(checked(where, item, inner[0]) for item in value) if inner else tuple(value)
+    elif not isinstance(origin, type) or (
+        isinstance(value, origin) and (origin is bool or not isinstance(value, bool))
+    ):
+        return value
+    raise ValueError(f"{where}: {value!r} is not a {getattr(hint, '__name__', hint)}")

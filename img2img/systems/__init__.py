@@ -1,0 +1,1 @@
+"""Who plays against whom: one file per shape of data."""

@@ -1,0 +1,45 @@
+"""Paired translation: an image in, its counterpart out, judged together with what it was made from."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from img2img.data.pairs import Pairs
+from img2img.data.stream import Source
+from img2img.systems.system import System
+
+
+class Paired(System):
+    """The generator turns ``input`` into ``target``, both (N, C, H, W) in [-1, 1] (Isola et al. 2016)."""
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The conditional game, and fidelity to the target."""
+        given, target = batch["input"], batch["target"]
+        output = self.generator(given)
+
+        def critic(image: Tensor) -> Tensor:
+            return self.discriminator(torch.cat([given, image.to(given.dtype)], 1))
+
+        if phase == "discriminator":
+            return self.discriminator_terms(critic, target, output, step)
+        found = self.fidelity_terms(output.float(), target, step)
+        if self.adversarial is not None:
+            found |= self.generator_terms(critic, target, output)
+        return found
+
+    def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
+        """Return the translated images; deterministic, since dropout rests in evaluation mode."""
+        return self.generator(inputs).float().clamp(*self.span)
+
+    def source(self, folder: str | Path, validation: bool = False) -> Source:
+        """Return the pairs of a folder: A/ and B/ below it, or images with A left and B right."""
+        data = self.recipe.data
+        return Pairs(
+            folder,
+            data.size,
+            data.channels,
+            flip=data.flip and not validation,
+            jitter=0 if validation else data.size // 8,
+        )

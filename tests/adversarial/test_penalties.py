@@ -1,0 +1,161 @@
+"""Gradient penalties against closed forms, and what they do to the simplest game."""
+
+import pytest
+import torch
+from torch import nn
+
+from img2img.adversarial import losses
+from img2img.adversarial.penalties import gradient_penalty, r1, r2
+
+PENALTIES = (gradient_penalty, r1, r2)
+
+
+@pytest.fixture
+def samples():
+    torch.manual_seed(0)
+    return torch.randn(6, 3, 4, 4, dtype=torch.float64), torch.randn(6, 3, 4, 4, dtype=torch.float64)
+
+
+def linear(weight):
+    return lambda x: (x * weight).flatten(1).sum(1, keepdim=True)
+
+
+def test_linear_discriminator(samples):
+    weight = torch.randn(3, 4, 4, dtype=torch.float64)
+    length = weight.norm()
+    ones = torch.ones(6, dtype=torch.float64)
+    torch.testing.assert_close(gradient_penalty(linear(weight), *samples), ones * (length - 1) ** 2)
+    torch.testing.assert_close(gradient_penalty(linear(weight), *samples, target=0.5), ones * (length - 0.5) ** 2)
+    torch.testing.assert_close(r1(linear(weight), *samples), ones * length**2 / 2)
+    torch.testing.assert_close(r2(linear(weight), *samples), ones * length**2 / 2)
+
+
+def test_each_is_taken_at_its_own_place(samples):
+    """D = |x|^2 / 2 has the gradient x, so that penalties say where they were taken."""
+    real, fake = samples
+    quadratic = lambda x: x.square().flatten(1).sum(1) / 2  # noqa: E731
+    torch.testing.assert_close(r1(quadratic, real, fake), real.square().flatten(1).sum(1) / 2)
+    torch.testing.assert_close(r2(quadratic, real, fake), fake.square().flatten(1).sum(1) / 2)
+    # Between them: at real = 0 and fake = x the length is place * |x|, with one place for a whole sample.
+    torch.manual_seed(1)
+    found = gradient_penalty(quadratic, torch.zeros_like(fake), fake, target=0.0).sqrt() / fake.flatten(1).norm(dim=1)
+    torch.manual_seed(1)
+    torch.testing.assert_close(found, torch.rand(6, 1, 1, 1, dtype=torch.float64).flatten())
+    assert found.unique().numel() == 6 and found.min() >= 0 and found.max() <= 1
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_samples_are_independent(penalty, samples):
+    """A penalty whose norm is taken over the batch fails here."""
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 1)).double()
+    torch.manual_seed(3)
+    whole = penalty(net, *samples)
+    torch.manual_seed(3)
+    places = torch.rand(6, 1, 1, 1, dtype=torch.float64)
+    real, fake = samples
+    for one in range(6):
+        x = {gradient_penalty: torch.lerp(real, fake, places), r1: real, r2: fake}[penalty][one : one + 1].clone()
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(net(x), x)
+        length = gradient.norm()
+        torch.testing.assert_close(whole[one], (length - 1) ** 2 if penalty is gradient_penalty else length**2 / 2)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_patches_count_with_their_mean(penalty, samples):
+    torch.manual_seed(4)
+    net = nn.Conv2d(3, 1, 2).double()
+    torch.manual_seed(5)
+    patches = penalty(net, *samples)
+    torch.manual_seed(5)
+    torch.testing.assert_close(patches, penalty(lambda x: net(x).mean((1, 2, 3)), *samples))
+    assert patches.shape == (6,)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_its_gradient(penalty):
+    """The double backward by finite differences, for the discriminator's weights; none reaches the generator."""
+    torch.manual_seed(6)
+    real, fake = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    first, second = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((4, 3), (1, 4)))
+
+    def cost(first, second):
+        torch.manual_seed(7)
+        return penalty(lambda x: torch.tanh(x @ first.T) @ second.T, real, fake)
+
+    assert torch.autograd.gradcheck(cost, (first, second))
+    cost(first, second).sum().backward()
+    assert fake.grad is None and not real.requires_grad
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_autocast_changes_nothing(penalty):
+    torch.manual_seed(8)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(72, 1))
+    real, fake = torch.randn(5, 3, 8, 8), torch.randn(5, 3, 8, 8)
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(9)
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            net(real)  # fills autocast's cache of weights, as a training step does
+            values = penalty(net, real, fake)
+        values.mean().backward()
+        found.append([values.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)])
+    for plain, mixed in zip(*found, strict=True):
+        assert mixed.dtype == torch.float32 and torch.equal(plain, mixed)
+
+
+def test_half_precision_samples_are_widened():
+    torch.manual_seed(10)
+    fake = torch.randn(2, 3, dtype=torch.bfloat16)
+    assert gradient_penalty(nn.Linear(3, 1), torch.randn(2, 3), fake).dtype == torch.float32
+
+
+def test_works_inside_no_grad():
+    with torch.no_grad():
+        assert r1(nn.Linear(3, 1), torch.randn(2, 3), torch.randn(2, 3)).shape == (2,)
+
+
+def dirac(name, weight, steps=600, rate=0.1):
+    """Mescheder's Dirac-GAN: data at 0, one generated point theta, D(x) = psi x; alternating descent.
+
+    Least squares is indifferent at a logit of 1/2, the others at 0: its discriminator starts from there.
+    """
+    game, offset = getattr(losses, name), 0.5 if name == "least_squares" else 0.0
+    theta, psi = (torch.tensor([1.0], dtype=torch.float64, requires_grad=True) for _ in range(2))
+    real = torch.zeros(1, dtype=torch.float64)
+    path = []
+    for _ in range(steps):
+        critic = lambda x: psi * x + offset  # noqa: E731
+        loss = game.discriminator(critic(real), critic(theta.detach())).mean()
+        if weight:
+            loss = loss + weight * r1(critic, real, theta).mean()
+        (gradient,) = torch.autograd.grad(loss, psi)
+        psi.data -= rate * gradient
+        (gradient,) = torch.autograd.grad(game.generator(critic(real), critic(theta)).mean(), theta)
+        theta.data -= rate * gradient
+        path.append((theta.item() ** 2 + psi.item() ** 2) ** 0.5)
+    return path
+
+
+@pytest.mark.parametrize("name", [n for n, v in vars(losses).items() if isinstance(v, losses.Adversarial)])
+def test_dirac_gan_converges_with_r1(name):
+    assert dirac(name, weight=1.0)[-1] < 1e-3
+
+
+@pytest.mark.parametrize("name", ["minimax", "hinge", "wasserstein"])
+def test_dirac_gan_circles_without(name):
+    assert min(dirac(name, weight=0.0)) > 1, "a zero-sum game stays on its orbit around (0, 0)"
+
+
+def test_dirac_gan_diverges_without():
+    assert dirac("maximum_likelihood", weight=0.0)[-1] > 10
+
+
+@pytest.mark.parametrize("name", ["logistic", "least_squares", "relativistic", "relativistic_average"])
+def test_dirac_gan_crawls_without(name):
+    """Its field only turns at the equilibrium: the distance falls like 1 / sqrt(t), not exponentially."""
+    path = dirac(name, weight=0.0, steps=1600)
+    assert path[-1] > 0.1 and 0.4 < path[-1] / path[399] < 0.6
