@@ -334,8 +334,10 @@ def _mirror(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _normal(thumbnails: np.ndarray) -> np.ndarray:
-    """Return (N, pixels) float32 rows of mean 0 and length 1, so that products are correlations; flat ones are 0."""
-    rows = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.where(length > FLAT * np.sqrt(rows.shape[1]), rows / np.maximum(length, 1e-6), 0)
+    """Return (N, pixels) float32 rows whose products are correlations, for pairs the mean of both; flat ones give 0."""
+    count, side, width = thumbnails.shape
+    squares = thumbnails.reshape(count, side, width // side, side).swapaxes(1, 2).reshape(count, width // side, -1)
+    squares = squares - squares.mean(axis=2, keepdims=True, dtype=np.float32)
+    length = np.linalg.norm(squares, axis=2, keepdims=True)
+    squares[length[..., 0] <= FLAT * side] = 0
+    return (squares / np.maximum(length, 1e-6) / np.sqrt(squares.shape[1])).reshape(count, -1)

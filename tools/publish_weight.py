@@ -1,0 +1,59 @@
+"""Put a run's best weights on the shelf: half precision, with the recipe in the header and a card in weights/manifest.json.
+
+    python tools/publish_weight.py runs/fast.x4 fast.x4 --data photos
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from img2img import checkpoint
+from img2img.recipe import Recipe, locate, root
+
+
+def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
+    """Write ``shelf/name.safetensors`` from a run folder (or a checkpoint) and return its card."""
+    source = locate(run, weights=True)
+    tensors, header = checkpoint.load(source)
+    recipe = Recipe.parse(header["recipe"], str(source))
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    lost = [key for key, value in halves.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if lost:
+        raise ValueError(f"{source}: {lost[0]} does not fit half precision")
+    target = shelf / f"{name}.safetensors"
+    facts = {key: header[key] for key in ("images", "seed")}
+    checkpoint.save(target, halves, {"recipe": recipe.page(), "name": name, **facts})
+    body = target.read_bytes()
+    card = {
+        "page": recipe.name,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "bytes": len(body),
+        "parameters": sum(value.numel() for value in tensors.values() if value.is_floating_point()),
+        "data": data,
+        "license": "MIT; the training photos' licences are on the data set's page",
+        **facts,
+        "validation": header.get("best"),
+    }
+    manifest = shelf / "manifest.json"
+    cards = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    with checkpoint.atomic(manifest) as temporary:
+        temporary.write_text(json.dumps(dict(sorted((cards | {name: card}).items())), indent=2) + "\n")
+    return card
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="run folder or checkpoint")
+    parser.add_argument("name", help="PAGE.VARIANT, e.g. fast.x4")
+    parser.add_argument("--data", required=True, help="data set it was trained on, a page of datasets/")
+    parser.add_argument("--shelf", type=Path, default=root("weights"))
+    a = parser.parse_args()
+    print(json.dumps(publish(a.run, a.name, a.data, a.shelf), indent=2))
+
+
+if __name__ == "__main__":
+    main()
