@@ -161,6 +161,7 @@ def train(
         ValueError: a recipe, data or run folder that will not do.
         KeyboardInterrupt: the run was interrupted, and its state saved.
     """
+    import os
     import sys
 
     from img2img.data.doctor import examine
@@ -173,7 +174,7 @@ def train(
     folder = Path(data)
     if validation is None and (folder / "train").is_dir() and (folder / "validation").is_dir():
         folder, validation = folder / "train", folder / "validation"
-    if doctor and not (Path(out) / "last.safetensors").is_file():
+    if doctor and not (Path(out) / "last.safetensors").is_file() and os.environ.get("RANK", "0") == "0":
         minimum = page.data.size if page.task == "super_resolve" else 0
         findings = [
             f

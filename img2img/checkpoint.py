@@ -138,8 +138,8 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
         )
     try:
         found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: the recipe in its header is damaged ({error})") from error
     if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
-        raise ValueError(f"{path}: its header holds no recipe; write it with img2img {'train'}")
+        raise ValueError(f"{path}: its header holds no recipe; it was not written by img2img train")
     return found

@@ -113,7 +113,17 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
         start_method="spawn",
     )
     try:
-        return elastic_launch(config, function)(options)[0]
+        return elastic_launch(config, _recorded)(function, options)[0]
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        raise ValueError(f"process {failure.local_rank} failed: {str(failure.message).splitlines()[-1]}") from None
+        message = failure.message
+        if isinstance(message, dict):
+            message = message.get("message", "")
+        raise ValueError(f"process {failure.local_rank} failed: {(str(message).splitlines() or [''])[-1]}") from None
+
+
+def _recorded(function: Callable[[dict], Any], options: dict) -> Any:
+    """Run a function in its process, and leave the reason of a failure where the launcher finds it."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return record(function)(options)

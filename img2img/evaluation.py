@@ -45,6 +45,8 @@ def evaluate(
         items = range(len(pairs))
     else:
         raise ValueError(f"{pipe.name}: task {pipe.task} has no targets to compare with")
+    if not len(items):
+        raise ValueError(f"{folder}: no readable pairs in it")
     functions = {name: metric(name, **border) for name in metrics}
     totals = dict.fromkeys(metrics, 0.0)
     for place, item in enumerate(tqdm(items, unit="image", disable=None if progress else True)):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from img2img import checkpoint, engine
 from img2img.imaging import tiles
@@ -57,7 +58,12 @@ class Pipeline:
         self.dtype = engine.choose_precision(precision, self.device)
         self.network = self._ready(self.dtype)
         if precision in (None, "", "auto") and self.dtype is torch.bfloat16 and self.task != "generate":
-            probe = _probe(self.channels, 64).to(self.device) * (self.span[1] - self.span[0]) + self.span[0]
+            # A side that the network takes, at least 64.
+            probe = (
+                _probe(self.channels, -(-64 // self.multiple) * self.multiple).to(self.device)
+                * (self.span[1] - self.span[0])
+                + self.span[0]
+            )
             exact = self._ready(torch.float32)
             error = (
                 (self._run(self.network, probe, torch.bfloat16) - self._run(exact, probe, torch.float32))
@@ -101,7 +107,7 @@ class Pipeline:
         if isinstance(images, list | tuple):
             return [self(image, channels=channels, **options) for image in images]
         if isinstance(images, Tensor):
-            return self.tensor(images)
+            return self.tensor(images, **options)
         if isinstance(images, str | Path):
             return self.picture(read(images), **options).to_pil()
         if isinstance(images, Image.Image):
@@ -120,17 +126,29 @@ class Pipeline:
             f"expected a path, a Pillow image, an array, a tensor or a list of such, not {type(images).__name__}"
         )
 
-    def tensor(self, batch: Tensor) -> Tensor:
-        """Run a float tensor (C, H, W) or (N, C, H, W) in [0, 1] through the network in one piece."""
-        if batch.dim() not in (3, 4) or not batch.is_floating_point() or batch.shape[-3] != self.channels:
+    def tensor(
+        self, batch: Tensor, *, scale: float | None = None, size: str | None = None, tile: int | None = None
+    ) -> Tensor:
+        """Run a float tensor (C, H, W) or (N, C, H, W) in [0, 1] through the network in one piece.
+
+        ``scale`` and ``size`` as in `picture`; ``tile`` has no effect.
+        """
+        fits = batch.dim() in (3, 4) and batch.is_floating_point() and 0 not in batch.shape
+        if not fits or batch.shape[-3] != self.channels:
             raise ValueError(
                 f"a tensor must be ({self.channels}, H, W) or (N, {self.channels}, H, W) floats in [0, 1], "
                 f"not {tuple(batch.shape)} {batch.dtype}"
             )
         low, high = self.span
-        found = self._run(
-            self.network, (batch if batch.dim() == 4 else batch[None]).to(self.device) * (high - low) + low, self.dtype
-        )
+        height, width = batch.shape[-2:]
+        wide, tall = wanted_size(width, height, scale or self.scale, size)
+        given = (batch if batch.dim() == 4 else batch[None]).to(self.device).float() * (high - low) + low
+        # Made large enough, as tiles.apply does, and cut back.
+        bottom, right = (-(-max(side, 16) // self.multiple) * self.multiple - side for side in (height, width))
+        given = functional.pad(given, (0, right, 0, bottom), mode="replicate")
+        found = self._run(self.network, given, self.dtype)[..., : height * self.scale, : width * self.scale]
+        if found.shape[-2:] != (tall, wide):
+            found = functional.interpolate(found, (tall, wide), mode="bicubic", antialias=True)
         found = ((found - low) / (high - low)).clamp(0, 1).to(batch.device, batch.dtype)
         return found if batch.dim() == 4 else found[0]
 
@@ -199,6 +217,8 @@ class Pipeline:
         latent = getattr(self._plain, "latent", None)
         if latent is None:
             raise ValueError(f"{self.name} (task {self.task}) makes images from images; use upscale or translate")
+        if count < 1:
+            raise ValueError(f"count = {count} must be 1 or more")
         noise = torch.randn(count, latent, generator=torch.Generator().manual_seed(seed))
         found: list[Image.Image] = []
         low, high = self.span
@@ -230,16 +250,20 @@ def load(name: str | Path, *, device: str | None = None, precision: str | None =
         network = getattr(system, system.inference[0])
         network = network.deploy() if hasattr(network, "deploy") else network
         recipe = system.recipe
-        found = Pipeline(
-            network,
-            str(name),
-            task=recipe.task,
-            scale=getattr(network, "scale", 1),
-            channels=recipe.data.channels,
-            span=system.span,
-            margin=getattr(network, "margin", None),
-            recipe=recipe,
-        )
+        try:
+            found = Pipeline(
+                network,
+                str(name),
+                task=recipe.task,
+                scale=getattr(network, "scale", 1),
+                channels=recipe.data.channels,
+                span=system.span,
+                margin=getattr(network, "margin", None),
+                recipe=recipe,
+            )
+        except (RuntimeError, TypeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{path}: its generator does not do the task {recipe.task} ({reason})") from error
     return found.to(device, precision) if device or precision else found
 
 
@@ -250,10 +274,10 @@ def wanted_size(width: int, height: int, scale: float, size: str | None = None) 
         ValueError: the text is none of these, or the scale is not positive.
     """
     if size:
-        found = re.fullmatch(r"(\d*)x(\d*)", size)
-        if not found or size == "x" or "0" in found.groups():
+        found = re.fullmatch(r"([1-9]\d{0,5})?x([1-9]\d{0,5})?", str(size), re.ASCII)
+        if not found or size == "x":
             raise ValueError(f"size {size!r} is none of WIDTHx, xHEIGHT, WIDTHxHEIGHT (e.g. 3840x)")
-        wide, high = (int(side) if side else 0 for side in found.groups())
+        wide, high = (int(side or 0) for side in found.groups())
         return wide or max(1, round(width * high / height)), high or max(1, round(height * wide / width))
     if not 0 < scale <= 64:
         raise ValueError(f"scale {scale} must be over 0 and at most 64")

@@ -1,7 +1,8 @@
 """Recipes: a system as one page of data, from TOML, JSON or a checkpoint's header, checked before anything runs."""
 
-import copy
+import datetime
 import json
+import math
 import tomllib
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from fnmatch import fnmatch
@@ -69,6 +70,22 @@ class Validate:
     size: int = 256
 
 
+BOUNDS = {
+    "data.size": (1, 65536),
+    "data.channels": (1, 3),
+    "data.scale": (1, 64),
+    "train.images": (1, math.inf),
+    "train.batch": (1, 2**20),
+    "train.accumulate": (1, 2**20),
+    "train.ema": (0, 1),
+    "train.clip_gradient": (0, math.inf),
+    "train.checkpoint_images": (1, math.inf),
+    "train.validate_images": (1, math.inf),
+    "train.log_images": (1, math.inf),
+    "train.workers": (0, 1024),
+    "validate.images": (0, math.inf),
+    "validate.size": (16, 65536),
+}
 SECTIONS = {"data": Data, "train": Train, "validate": Validate}
 TEXTS = ("name", "task", "paper", "about")
 
@@ -102,7 +119,7 @@ class Recipe:
         Raises:
             ValueError: an unknown or missing key, or a value of the wrong kind; the message names page and key.
         """
-        page = copy.deepcopy(page)
+        page = _plain(page, where)
         known = {item.name: item for item in fields(cls)}
         for key in page:
             if key not in known:
@@ -111,12 +128,7 @@ class Recipe:
             if item.default is MISSING and item.default_factory is MISSING and key not in page:
                 raise ValueError(f"{where}: key {key!r} is missing")
             if key in page:
-                hint = (
-                    dict
-                    if key in SECTIONS or key in ("networks", "schedule", "optimizer", "clip_weights", "init")
-                    else item.type
-                )
-                page[key] = checked(f"{where}: {key}", page[key], hint)
+                page[key] = checked(f"{where}: {key}", page[key], dict if key in SECTIONS else item.type)
         for key, section in SECTIONS.items():
             if key in page:
                 page[key] = _section(section, page[key], f"{where}: {key}")
@@ -125,7 +137,10 @@ class Recipe:
         return recipe
 
     def _check(self, where: str) -> None:
-        lookup("task", self.task)
+        try:
+            lookup("task", self.task)
+        except ValueError as error:
+            raise ValueError(f"{where}: task: {error}") from None
         for role, spec in self.networks.items():
             _spec("network", spec, f"{where}: networks.{role}")
         for phase, repeats in self.schedule.items():
@@ -133,14 +148,27 @@ class Recipe:
                 raise ValueError(
                     f"{where}: schedule names {phase!r}, which is no network{nearest(phase, self.networks)}"
                 )
-            if not isinstance(repeats, int) or repeats < 1:
-                raise ValueError(
-                    f"{where}: schedule.{phase} is {repeats!r}; it must be a whole number of steps, 1 or more"
-                )
-            self.optimizer_for(phase, where)
+            if not 1 <= repeats <= 1000:
+                raise ValueError(f"{where}: schedule.{phase} is {repeats}; it must be a number of steps, 1 to 1000")
+            plan = self.optimizer_for(phase, where)
+            for key, high in (("lr", 1e6), ("weight_decay", 1e6), ("warmup_images", math.inf)):
+                if not 0 <= getattr(plan, key) <= high:
+                    raise ValueError(f"{where}: optimizer.{key} is {getattr(plan, key)}; it must be 0 or more")
+            if len(plan.betas) != 2 or not all(0 <= beta < 1 for beta in plan.betas):
+                raise ValueError(f"{where}: optimizer.betas must be two numbers from 0 to below 1, e.g. [0.9, 0.99]")
+        if not self.schedule:
+            raise ValueError(f"{where}: schedule is empty; name the networks that learn, e.g. {{ generator = 1 }}")
         for key in self.optimizer:
             if isinstance(self.optimizer[key], dict) and key not in self.schedule:
                 raise ValueError(f"{where}: optimizer.{key} is no phase of the schedule{nearest(key, self.schedule)}")
+        if self.adversarial is None and ("discriminator" in self.schedule or self.task == "generate"):
+            raise ValueError(
+                f"{where}: key 'adversarial' is missing; it says what the discriminator learns"
+            )
+        if self.adversarial is not None and "discriminator" not in self.networks:
+            raise ValueError(f"{where}: 'adversarial' needs a network 'discriminator' under [networks]")
+        if self.adversarial is None and not self.fidelity:
+            raise ValueError(f"{where}: neither 'adversarial' nor 'fidelity' says what to learn")
         if self.adversarial is not None:
             _spec("adversarial", self.adversarial, f"{where}: adversarial", extra=("weight",))
         for item in self.penalty:
@@ -155,20 +183,31 @@ class Recipe:
         for metric in self.validate.metrics:
             if metric.split("[")[0] not in TABLES["metric"]:
                 raise ValueError(f"{where}: unknown metric {metric!r}{nearest(metric, TABLES['metric'])}")
-        for section, key in (
-            ("train", "images"),
-            ("train", "batch"),
-            ("train", "accumulate"),
-            ("data", "size"),
-            ("data", "scale"),
-        ):
-            if getattr(getattr(self, section), key) < 1:
-                raise ValueError(f"{where}: {section}.{key} must be 1 or more")
+        if self.validate.best and self.validate.metrics and self.validate.best not in self.validate.metrics:
+            raise ValueError(f"{where}: validate.best is {self.validate.best!r}, which is not in validate.metrics")
+        for role, limit in self.clip_weights.items():
+            if limit <= 0:
+                raise ValueError(f"{where}: clip_weights.{role} must be over 0")
+        for key, (low, high) in BOUNDS.items():
+            section, name = key.split(".")
+            value = getattr(getattr(self, section), name)
+            if not low <= value <= high:
+                raise ValueError(
+                    f"{where}: {key} is {value}; it must be {low} or more"
+                    + (f" and at most {high}" if high < math.inf else "")
+                )
+        if self.data.channels == 2 or self.train.ema == 1:
+            raise ValueError(
+                f"{where}: " + ("data.channels is 1 or 3" if self.data.channels == 2 else "train.ema must be below 1")
+            )
 
     def optimizer_for(self, phase: str, where: str = "recipe") -> Optimizer:
         """Return the optimizer's settings for one phase: the page's, overridden by the phase's own table."""
         shared = {key: value for key, value in self.optimizer.items() if not isinstance(value, dict)}
-        return _section(Optimizer, shared | self.optimizer.get(phase, {}), f"{where}: optimizer")
+        own = self.optimizer.get(phase, {})
+        if not isinstance(own, dict):
+            raise ValueError(f"{where}: optimizer.{phase} must be a table, since {phase!r} is a phase of the schedule")
+        return _section(Optimizer, shared | own, f"{where}: optimizer")
 
     def page(self) -> dict[str, Any]:
         """Return the recipe as plain data, without empty keys: what a checkpoint carries and ``show`` prints."""
@@ -211,8 +250,6 @@ class Recipe:
                 raise ValueError(
                     f"--set {key}: no such key in {self.name}{nearest(key.split('.')[0], page)}"
                 ) from error
-        page = {key: value for key, value in page.items() if value is not None}
-        page["data"] = {key: value for key, value in page["data"].items() if value is not None}
         return Recipe.parse(page, self.name)
 
 
@@ -229,7 +266,7 @@ def read(source: str | Path) -> Recipe:
         try:
             text = path.read_text(encoding="utf-8")
             page = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        except (OSError, UnicodeDecodeError, RecursionError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, RecursionError, ValueError) as error:
             raise ValueError(f"{path}: not a readable recipe: {error}") from error
         if not isinstance(page, dict):
             raise ValueError(f"{path}: a recipe is a table of keys, not a {type(page).__name__}")
@@ -272,10 +309,8 @@ def names(shelf: str, suffix: str, pattern: str = "*") -> list[str]:
     return sorted(name for name in found if fnmatch(name, pattern))
 
 
-def _section(section: type, given: Any, where: str) -> Any:
+def _section(section: type, given: dict[str, Any], where: str) -> Any:
     known = {item.name: item for item in fields(section)}
-    if not isinstance(given, dict):
-        raise ValueError(f"{where}: expected a table, got {given!r}")
     for key, value in given.items():
         if key not in known:
             raise ValueError(f"{where}: unknown key {key!r}{nearest(key, known) or '; it takes ' + ', '.join(known)}")
@@ -284,32 +319,44 @@ def _section(section: type, given: Any, where: str) -> Any:
 
 
 def _spec(kind: str, spec: Any, where: str, extra: tuple[str, ...] = ()) -> None:
-    if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
-        raise ValueError(f"{where}: expected a table with a 'type', got {spec!r}")
+    if not isinstance(spec.get("type"), str):
+        raise ValueError(f"{where}: expected a table with a 'type', e.g. {{ type = {next(iter(TABLES[kind]))!r} }}")
     try:
-        known = [*options(kind, spec["type"]), *extra, "type"]
+        takes = options(kind, spec["type"])
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    known = {key: item.annotation for key, item in takes.items()} | dict.fromkeys(extra, float) | {"type": str}
     for key, value in spec.items():
         if key not in known:
             raise ValueError(
                 f"{where}: {spec['type']} has no option {key!r}"
                 + (nearest(key, known) or "; it takes " + ", ".join(known))
             )
-        if key in extra:
-            checked(f"{where}.{key}", value, int if key == "every" else float)
+        checked(f"{where}.{key}", value, int if key == "every" else known[key])
+    if spec.get("every", 1) < 1:
+        raise ValueError(f"{where}.every must be 1 or more")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, where: str = "recipe", depth: int = 0) -> Any:
+    """Return a page as a checkpoint's JSON would give it back: without nulls, lists for tuples, text for dates."""
+    if depth > 20:
+        raise ValueError(f"{where}: tables and lists are nested too deeply")
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+        return {str(key): _plain(item, where, depth + 1) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, where, depth + 1) for item in value if item is not None]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, int) and not -(2**63) < value < 2**63:
+        raise ValueError(f"{where}: a number is too large")
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{where}: a {type(value).__name__} is no value of a recipe")
     return value
 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return found["value"] if len(found) == 1 else text  # more than one line is no value

@@ -1,11 +1,13 @@
 """Closed tables: a name in a recipe stands for a function or class of this package, and its signature is the schema."""
 
+import contextlib
 import difflib
 import importlib
 import inspect
+import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -126,12 +128,52 @@ def part(kind: str, spec: dict[str, Any], **defaults: Any) -> Any:
         raise ValueError(f"{kind} {name}: option {missing[0]!r} has no default; set it in the recipe")
     if inspect.isclass(found):
         try:
-            return found(**given)
-        except (TypeError, RuntimeError, ZeroDivisionError) as error:
-            raise ValueError(f"{kind} {name}: cannot be built with {given}: {error}") from error
+            with bounded(LARGEST) if kind == "network" else contextlib.nullcontext():
+                return found(**given)
+        except ValueError as error:
+            own = kind == "task" or str(error).startswith(f"{kind} {name}: ")
+            raise ValueError(f"{'' if own else f'{kind} {name}: '}{error}") from error
+        except (TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{kind} {name}: cannot be built with {reprlib.repr(given)}: {reason}") from error
     if isinstance(found, Callable) and not isinstance(found, tuple):
         return partial(found, **given) if given else found
     return found
+
+
+LARGEST = 2**31
+"""Numbers that a network may consist of."""
+
+
+@contextlib.contextmanager
+def bounded(numbers: int, tensors: int = 10_000) -> Iterator[None]:
+    """Refuse to build networks of more parameters than so, before the first number of one too many is written.
+
+    Raises:
+        ValueError: a network is larger than that.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    seen = [0, 0]
+
+    def count(module: Any, name: str, parameter: Any) -> None:
+        # A new parameter's memory is untouched as yet, and takes no room.
+        if parameter is not None:
+            seen[0] += parameter.numel()
+            seen[1] += 1
+        if seen[0] > numbers or seen[1] > tensors:
+            raise ValueError(
+                f"the network would have more than {numbers:,} numbers or {tensors:,} tensors; make it smaller"
+            )
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+KINDS = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "dict": "table"}
 
 
 def checked(where: str, value: Any, hint: Any) -> Any:
@@ -154,14 +196,29 @@ def checked(where: str, value: Any, hint: Any) -> Any:
         if value in typing.get_args(hint):
             return value
         names = [str(choice) for choice in typing.get_args(hint)]
-        raise ValueError(f"{where}: {value!r} is none of {', '.join(names)}{nearest(str(value), names)}")
+        raise ValueError(f"{where}: {reprlib.repr(value)} is none of {', '.join(names)}{nearest(str(value), names)}")
     elif origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) < 1e300:
+            raise ValueError(f"{where}: must be a finite number")
         return float(value)
+    elif origin is int and isinstance(value, int) and not isinstance(value, bool):
+        if not abs(value) < 2**63:
+            raise ValueError(f"{where}: the number is too large")
+        return value
     elif origin is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)
+        if inner and inner[-1] is not Ellipsis and len(inner) != len(value):
+            raise ValueError(f"{where}: must be a list of {len(inner)} values, not {len(value)}")
         return tuple(checked(where, item, inner[0]) for item in value) if inner else tuple(value)
+    elif origin is list and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)
+        return [checked(f"{where}.{place}", item, inner[0] if inner else Any) for place, item in enumerate(value)]
+    elif origin is dict and isinstance(value, dict):
+        inner = typing.get_args(hint)
+        return {key: checked(f"{where}.{key}", item, inner[1] if inner else Any) for key, item in value.items()}
     elif not isinstance(origin, type) or (
         isinstance(value, origin) and (origin is bool or not isinstance(value, bool))
     ):
         return value
-    raise ValueError(f"{where}: {value!r} is not a {getattr(hint, '__name__', hint)}")
+    kind = getattr(hint, "__name__", str(hint))
+    raise ValueError(f"{where}: {reprlib.repr(value)} is not a {KINDS.get(kind, kind)}")

@@ -62,6 +62,8 @@ class Trainer:
     ) -> None:
         from accelerate import PartialState
 
+        if seed < 0:
+            raise ValueError(f"seed {seed} must be 0 or more")
         self.recipe, self.seed, self.progress = recipe, seed, progress
         self.out = Path(out)
         self.processes = PartialState(cpu=device == "cpu")
@@ -73,7 +75,10 @@ class Trainer:
         self.source = self.system.source(data)
         self.check = self.system.source(validation, validation=True) if validation and recipe.validate.metrics else None
         self.metrics = {name: metric(name) for name in recipe.validate.metrics} if self.check else {}
-        self.step, self.best, self.seen = 0, None, set()
+        if self.check is not None and not len(self.check):
+            raise ValueError(f"{validation}: no readable image to validate on")
+        self.step, self.best = 0, None
+        self.sums: dict[str, Tensor] = {}  # losses since the last line of the log
         self.last = self.out / "last.safetensors"
         resuming = self.last.is_file()
         if not resuming:
@@ -117,11 +122,13 @@ class Trainer:
         main = self.rank == 0
         if main:
             self.out.mkdir(parents=True, exist_ok=True)
+            for left in self.out.glob(".*.partial*"):  # of a run that was killed while it wrote
+                left.unlink(missing_ok=True)
+            self._trim_log()
             with checkpoint.atomic(self.out / "recipe.toml") as path:
                 path.write_text(self.recipe.toml(), encoding="utf-8")
         total = math.ceil(plan.images / self.images_per_step)
         batches = self._batches()
-        sums: dict[str, Tensor] = {}
         line: dict[str, Any] = {}
         asked: list[int] = []
         handlers = {name: signal.signal(name, lambda number, frame: asked.append(number)) for name in self._signals()}
@@ -138,8 +145,8 @@ class Trainer:
         try:
             while self.step < total and not asked:
                 for name, value in self._advance(batches).items():
-                    sums[name] = sums.get(name, 0) + value
-                    sums[f"n/{name}"] = sums.get(f"n/{name}", 0) + 1
+                    self.sums[name] = self.sums.get(name, 0) + value
+                    self.sums[f"n/{name}"] = self.sums.get(f"n/{name}", 0) + 1
                 before, after = (self.step - 1) * self.images_per_step, self.images
                 bar.update(self.images_per_step)
                 done = self.step == total
@@ -148,8 +155,8 @@ class Trainer:
                     return done or before // every != after // every
 
                 if due(plan.log_images):
-                    line = {"step": self.step, "images": after} | self._means(sums)
-                    sums = {}
+                    line = {"step": self.step, "images": after} | self._means(self.sums)
+                    self.sums = {}
                     bar.set_postfix({k: f"{v:.3g}" for k, v in list(line.items())[2:5]})
                     if main:
                         self._log(line, board)
@@ -196,7 +203,8 @@ class Trainer:
                     means = {
                         name: value.float().mean() / self.recipe.train.accumulate for name, value in losses.items()
                     }
-                    self.scaler.scale(sum(means.values())).backward()
+                    if means:  # a phase may rest, where its terms count in some steps only
+                        self.scaler.scale(sum(means.values())).backward()
                     for name, value in means.items():
                         terms[name] = terms.get(name, 0) + value.detach()
                 self._apply(phase, learner, parameters)
@@ -209,6 +217,8 @@ class Trainer:
     def _apply(self, phase: str, learner: nn.Module, parameters: list[Tensor]) -> None:
         optimizer = self.optimizers[phase]
         parameters = [p for p in parameters if p.grad is not None]
+        if not parameters:
+            return
         if self.world > 1:
             flat = torch.cat([p.grad.flatten() for p in parameters])
             flat = self._mean_over_processes(flat)
@@ -273,10 +283,13 @@ class Trainer:
                         tensors[f"optimizer.{phase}.{place}.{key}"] = torch.as_tensor(value)
         header = {"recipe": self.recipe.page(), "step": self.step, "images": self.images, "seed": self.seed}
         header |= {"best": self.best, "world": self.world, "scaler": self.scaler.state_dict()}
+        header["sums"] = {name: float(value) for name, value in self.sums.items()}
         checkpoint.save(path, tensors, header)
 
     def _resume(self) -> None:
         tensors, header = checkpoint.load(self.last)
+        if missing := {"step", "seed", "world"} - header.keys():
+            raise ValueError(f"{self.last}: holds weights only (no {sorted(missing)[0]}), so no run can go on from it")
         theirs, mine = Recipe.parse(header["recipe"], str(self.last)), self.recipe
         # Lengths and logging may change between runs; what shapes the game may not.
         for key in ("networks", "schedule", "adversarial", "penalty", "fidelity", "data", "clip_weights", "optimizer"):
@@ -306,11 +319,17 @@ class Trainer:
                 if name.startswith(f"optimizer.{phase}."):
                     place, key = name.removeprefix(f"optimizer.{phase}.").split(".", 1)
                     state.setdefault(int(place), {})[key] = value
+            parameters = list(getattr(self.system, phase).parameters())
+            for place, found in state.items():
+                for key, value in found.items():
+                    # In memory as its parameter is: a fused optimizer goes through both without looking at strides.
+                    if value.dim():
+                        found[key] = torch.empty_like(parameters[place], dtype=value.dtype).copy_(value)
             opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
         self.step, self.best = int(header["step"]), header.get("best")
+        self.sums = {name: torch.tensor(value, device=self.device) for name, value in header.get("sums", {}).items()}
         if header.get("scaler"):
             self.scaler.load_state_dict(header["scaler"])
-        self._trim_log()
 
     def _batches(self) -> dict[str, Iterator[dict[str, Tensor]]]:
         plan = self.recipe.train
@@ -370,6 +389,8 @@ class Trainer:
         name = self.recipe.validate.best or next(iter(self.metrics))
         value = found[f"validation/{name}"]
         sign = 1 if name.split("[")[0] in HIGHER_IS_BETTER else -1
+        if math.isnan(value):
+            return
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"metric": name, "value": value, "step": self.step, "images": self.images}
             self.save(self.out / "best.safetensors", slim=True)
@@ -382,9 +403,9 @@ class Trainer:
                 board.add_scalar(name, value, self.images)
 
     def _trim_log(self) -> None:
-        """Drop the lines written after the checkpoint: the resumed run writes them again."""
+        """Drop the lines written after the checkpoint, or by a run that left none: they are written again."""
         path = self.out / "log.jsonl"
-        if self.rank or not path.is_file():
+        if not path.is_file():
             return
         kept = []
         for text in path.read_text(encoding="utf-8").splitlines():

@@ -375,20 +375,25 @@ def _entries(archive: Path) -> Iterator[tuple[str, BinaryIO]]:
     """Yield (safe relative name, open file) of an archive's regular files; each is valid until the next is taken."""
     if not archive.is_file():
         raise ValueError(f"{archive}: no such file")
-    with open(archive, "rb") as file, contextlib.ExitStack() as stack:
-        head = file.peek(8)[:8]
-        if head[:4] in (b"PK\3\4", b"PK\5\6"):
-            found = _zip(archive, stack)
-        elif head == b"!<arch>\n":
-            found = _tar(_deb(file, archive), archive, stack)
-        elif head[:4] == b"qres":
-            found = ((name, io.BytesIO(content)) for name, content in rcc(archive))
-        else:
-            found = _tar(file, archive, stack)
-        for count, (name, content) in enumerate(found):
-            if count >= ENTRIES:
-                raise ValueError(f"{archive}: more than {ENTRIES:,} files; refused")
-            yield _safe(name, archive), content
+    try:
+        with open(archive, "rb") as file, contextlib.ExitStack() as stack:
+            head = file.peek(8)[:8]
+            if head[:4] in (b"PK\3\4", b"PK\5\6"):
+                found = _zip(archive, stack)
+            elif head == b"!<arch>\n":
+                found = _tar(_deb(file, archive), archive, stack)
+            elif head[:4] == b"qres":
+                found = ((name, io.BytesIO(content)) for name, content in rcc(archive))
+            else:
+                found = _tar(file, archive, stack)
+            for count, (name, content) in enumerate(found):
+                if count >= ENTRIES:
+                    raise ValueError(f"{archive}: more than {ENTRIES:,} files; refused")
+                yield _safe(name, archive), content
+    except Exception as error:  # hostile bytes make the libraries fail with all kinds; ours name the archive
+        if isinstance(error, ValueError) and str(error).startswith(f"{archive}:"):
+            raise
+        raise _damaged(archive, error) from error
 
 
 def _write(file: BinaryIO, path: Path, base: Path, archive: Path) -> None:

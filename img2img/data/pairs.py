@@ -30,39 +30,32 @@ class Pairs:
         self.size, self.flip, side = size, flip, size + jitter
         if (folder / "A").is_dir() and (folder / "B").is_dir():
             left, right = ({p.relative_to(folder / s).with_suffix(""): p for p in images_in(folder / s)} for s in "AB")
-            for name in left.keys() ^ right.keys():
+            for name in sorted(left.keys() ^ right.keys()):
                 have, lack = ("A", "B") if name in left else ("B", "A")
                 raise ValueError(f"{folder}: {have}/{name} has no partner in {lack}/; add it, or remove the file")
-            a, b = (
-                Store([side_[n] for n in sorted(left)], channels, f"to{side}", lambda p: resize(p, side, side))
-                for side_ in (left, right)
-            )
-            bad = {p.relative_to(folder / "A").with_suffix("") for p in a.skipped} | {
-                p.relative_to(folder / "B").with_suffix("") for p in b.skipped
-            }
-            self.pairs = [
-                (x, y) for x, y in zip(_kept(a, folder / "A", bad), _kept(b, folder / "B", bad), strict=True)
-            ]  # fmt: skip
+            self.stores = [
+                Store([files[n] for n in sorted(left)], channels, f"to{side}", lambda p: resize(p, side, side))
+                for files in (left, right)
+            ]
+            a, b = ({file: i for i, file in enumerate(store.files)} for store in self.stores)
+            # A pair of which one half cannot be read is left out.
+            self.places = [(a[left[n]], b[right[n]]) for n in sorted(left) if left[n] in a and right[n] in b]
         else:
-            both = Store(images_in(folder), channels, f"halves{side}", lambda p: _halves(p, side))
-            self.pairs = [(pixels[:, :side], pixels[:, side:]) for pixels in both.arrays]
+            self.stores = [Store(images_in(folder), channels, f"halves{side}", lambda p: _halves(p, side))]
+            self.places = [(i,) for i in range(len(self.stores[0]))]
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.places)
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return pair ``index``, cropped and perhaps mirrored."""
-        given, target = self.pairs[index]
+        sides = [store[place] for store, place in zip(self.stores, self.places[index], strict=True)]
+        given, target = sides if len(sides) == 2 else np.split(sides[0], 2, axis=1)
         room = given.shape[0] - self.size
         y, x = (int(rng.integers(room + 1)), int(rng.integers(room + 1))) if room else (0, 0)
         mirror = bool(self.flip and rng.random() < 0.5)
         given, target = (image[y : y + self.size, x : x + self.size] for image in (given, target))
         return {"input": signed(given, mirror), "target": signed(target, mirror)}
-
-
-def _kept(store: Store, folder: Path, bad: set[Path]) -> list[np.ndarray]:
-    names = (path.relative_to(folder).with_suffix("") for path in store.files)
-    return [array for array, name in zip(store.arrays, names, strict=True) if name not in bad]
 
 
 def _halves(pixels: np.ndarray, side: int) -> np.ndarray:

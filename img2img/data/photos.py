@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,11 +56,16 @@ def rgb(path: Path, channels: int = 3) -> np.ndarray:
     return pixels.repeat(3, axis=2) if channels == 3 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
 
 
+OPEN = 4096
+"""Memory maps that a `Store` keeps open: a process may have 65,530 on Linux."""
+
+
 class Store:
     """Decoded images in memory maps: ``store[i]`` is a read-only uint8 array (H, W, C) that costs no memory until read.
 
     Args:
-        files: image files; unreadable ones are named once, left out and counted in ``skipped``.
+        files: image files; those that are unreadable, or too small to reduce, are named once, left out and kept in
+            ``skipped``.
         channels: 1 or 3.
         name: what this view of the files is called; with ``reduce`` it is part of the cache's key.
         reduce: a function on the whole image, applied before it is stored.
@@ -72,9 +78,10 @@ class Store:
         name: str = "plain",
         reduce: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        self.arrays: list[np.ndarray] = []
         self.files: list[Path] = []
+        self.stored: list[Path] = []
         self.skipped: list[Path] = []
+        self._open: dict[int, np.ndarray] = {}
         folder = fetch.cache() / "decoded"
         for path in tqdm(files, desc=f"decode {name}", unit="image", disable=None, leave=False):
             facts = os.stat(path)
@@ -85,20 +92,30 @@ class Store:
             if not stored.is_file():
                 try:
                     pixels = rgb(path, channels)
-                except picture.UnreadableImage as error:
-                    tqdm.write(f"{error} (skipped)", file=sys.stderr)
+                    pixels = reduce(pixels) if reduce else pixels
+                except (ValueError, cv2.error) as error:
+                    line = str(error) if isinstance(error, picture.UnreadableImage) else f"{path}: {error}"
+                    tqdm.write(f"{' '.join(line.split())} (skipped)", file=sys.stderr)
                     self.skipped.append(path)
                     continue
                 with atomic(stored) as temporary:
-                    np.save(temporary, reduce(pixels) if reduce else pixels)
-            self.arrays.append(np.load(stored, mmap_mode="r"))
+                    np.save(temporary, pixels)
+            self.stored.append(stored)
             self.files.append(path)
 
     def __len__(self) -> int:
-        return len(self.arrays)
+        return len(self.stored)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self.arrays[index]
+        if index not in self._open:
+            if len(self._open) >= OPEN:
+                self._open.clear()
+            self._open[index] = np.load(self.stored[index], mmap_mode="r")
+        return self._open[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memory map is a copy of its pixels; a worker opens its own.
+        return self.__dict__ | {"_open": {}}
 
 
 class Crops:
@@ -137,31 +154,35 @@ class Crops:
         self.degrade = part("degradation", spec)
         files = images_in(folder)
         self.photos = Store(files, channels)
-        keep = [i for i, photo in enumerate(self.photos.arrays) if min(photo.shape[:2]) >= size]
-        if not keep:
+        shapes = {i: photo.shape[:2] for i, photo in enumerate(self.photos) if min(photo.shape[:2]) >= size}
+        if not shapes:
             raise ValueError(
                 f"{folder}: no readable image is at least {size} pixels on its shorter side; lower data.size"
             )
+        self.keep = list(shapes)
         # Whole-photo reduction gives the crop's edges the surroundings that a photo to be enlarged has.
         self.small = None
         if spec["type"] == "bicubic":
             self.small = Store(
-                self.photos.files,
+                [self.photos.files[i] for i in self.keep],
                 channels,
                 f"bicubic{scale}",
                 lambda pixels: self.degrade(_whole(pixels, scale), scale),
             )
-        areas = np.array([self.photos[i].shape[0] * self.photos[i].shape[1] for i in keep], dtype=np.float64)
-        self.keep, self.edges = keep, np.cumsum(areas) / areas.sum()
-        self.length = max(len(keep), int(areas.sum() / size**2))
+            assert len(self.small) == len(self.keep)
+        areas = np.array([height * width for height, width in shapes.values()], dtype=np.float64)
+        self.edges = np.cumsum(areas) / areas.sum()
+        self.length = max(len(shapes), int(areas.sum() / size**2))
 
     def __len__(self) -> int:
         return self.length
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return a random crop; photos are chosen by their area, ``index`` spreads the choice over the epoch."""
-        which = self.keep[int(np.searchsorted(self.edges, (index + rng.random()) / self.length, side="right"))]
-        photo = self.photos[which]
+        # The last edge can fall short of 1 by a rounding error.
+        place = np.searchsorted(self.edges, (index + rng.random()) / self.length, side="right")
+        which = min(int(place), len(self.keep) - 1)
+        photo = self.photos[self.keep[which]]
         s = self.scale
         for _ in range(4):
             y = int(rng.integers((photo.shape[0] - self.size) // s + 1))
@@ -188,17 +209,19 @@ class Whole:
         files = images_in(folder)
         files = files[:images] if images else files
         self.photos = Store(files, channels)
-        if not len(self.photos):
-            raise ValueError(f"{folder}: no readable image in it")
+        # What is smaller shows nothing, and a metric's window would not fit into it.
+        self.keep = [i for i, photo in enumerate(self.photos) if min(photo.shape[:2]) >= max(16, scale)]
+        if not self.keep:
+            raise ValueError(f"{folder}: no readable image of 16 or more pixels in it")
         self.size, self.scale = size, scale
         self.degrade = part("degradation", degradation or {"type": "bicubic"})
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.keep)
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the centre of photo ``index``, at most ``size`` pixels a side and a multiple of the scale."""
-        photo = self.photos[index]
+        photo = self.photos[self.keep[index]]
         h, w = (min(side, self.size) // self.scale * self.scale for side in photo.shape[:2])
         y, x = (photo.shape[0] - h) // 2, (photo.shape[1] - w) // 2
         target = np.ascontiguousarray(photo[y : y + h, x : x + w])

@@ -73,6 +73,8 @@ def stream(
         _Seeded(source, seed),
         batch_sampler=_Order(len(source), batch, seed, numbers()),
         num_workers=workers,
+        # Its own: an iterator draws a number when it starts, and a resumed run starts it at another step.
+        generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
         # Python forks by default on Linux, which deadlocks beside OpenMP's threads.
         multiprocessing_context="spawn" if workers else None,

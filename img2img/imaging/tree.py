@@ -489,9 +489,9 @@ def _run(
             del made
 
     form = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-    total = max(sum(job.expected for job in jobs) / 1e6, 1e-6)
+    total = max(sum(job.expected for job in jobs), 1)  # pixels, exactly: sums of floats would run past the end
     threads = [threading.Thread(target=each, daemon=True) for each in (reading, writing)]
-    with tqdm(total=total, unit="MP", bar_format=form, disable=not progress, file=sys.stderr) as bar:
+    with tqdm(total=total, unit="MP", unit_scale=1e-6, bar_format=form, disable=not progress, file=sys.stderr) as bar:
         try:
             for thread in threads:
                 thread.start()
@@ -501,7 +501,7 @@ def _run(
                 def tick(pixels: int) -> None:
                     nonlocal ticked
                     ticked += pixels
-                    bar.update(pixels / 1e6)
+                    bar.update(pixels)
 
                 if isinstance(item, Exception):
                     failed(job, item)
@@ -509,14 +509,14 @@ def _run(
                     try:
                         made = transform(item, tick) if advance else transform(item)
                         expected, job.expected = job.expected, made.width * made.height
-                        bar.total += (job.expected - expected) / 1e6
+                        bar.total += job.expected - expected
                         if not finished.put((job, made), made.pixels.nbytes):
                             break
                         del made
                     except Exception as error:
                         failed(job, error)
                 del item
-                bar.update((job.expected - ticked) / 1e6)
+                bar.update(job.expected - ticked)
                 bar.set_postfix_str(f"{place}/{len(jobs)}", refresh=False)
             finished.end()
         except BaseException:

@@ -78,6 +78,8 @@ class Fast(nn.Module):
         activation: Literal["relu", "prelu"] = "relu",
     ) -> None:
         super().__init__()
+        if not 1 <= scale <= 64 or depth < 0 or expand < 0:
+            raise ValueError(f"network fast: scale {scale}, depth {depth}, expand {expand}: at least 1, 0 and 0")
         self.scale, self.channels = scale, channels
         self.margin = depth + 2
         layers: list[nn.Module] = [RepConv2d(channels, width, expand)]

@@ -30,6 +30,8 @@ class PatchGAN(nn.Module):
     ) -> None:
         super().__init__()
         inputs, bias = inputs or 2 * channels, norm != "batch"
+        if not 0 <= layers <= 16:
+            raise ValueError(f"network patchgan: layers = {layers} must be 0 to 16")
         if layers == 0:
             plan: list[nn.Module] = [
                 nn.Conv2d(inputs, width, 1),

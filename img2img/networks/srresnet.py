@@ -160,9 +160,9 @@ class SRGANDiscriminator(nn.Module):
 
     def __init__(self, width: int = 64, size: int = 96, channels: int = 3, hidden: int = 1024) -> None:
         super().__init__()
-        if size % 16:
+        if size % 16 or size < 16:
             raise ValueError(
-                f"network srgan_discriminator: size {size} is not a multiple of 16; choose {size // 16 * 16 or 16}"
+                f"network srgan_discriminator: size {size} is not a multiple of 16; choose {max(size // 16 * 16, 16)}"
             )
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2, True)]
         plan = [(1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 4, 1), (4, 4, 2), (4, 8, 1), (8, 8, 2)]

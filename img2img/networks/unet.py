@@ -64,8 +64,10 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         depth = depth or max(2, (size & -size).bit_length() - 1)
-        if size % 2**depth:
-            raise ValueError(f"network unet: size {size} cannot be halved {depth} times; lower depth")
+        if not 2 <= depth <= 16 or size % 2**depth:
+            raise ValueError(
+                f"network unet: size {size} cannot be halved {depth} times; choose another depth, 2 or more"
+            )
         self.multiple = 2**depth
         widths = [width * min(8, 2**place) for place in range(depth)]
         inner: nn.Module | None = None

@@ -27,7 +27,11 @@ class Generate(System):
         return self.generator(inputs).float().clamp(*self.span)
 
     def source(self, folder: str | Path, validation: bool = False) -> Source:
-        """Return the images of a folder."""
-        return Images(
-            folder, self.recipe.data.size, self.recipe.data.channels, self.recipe.data.flip and not validation
-        )
+        """Return the images of a folder.
+
+        Raises:
+            ValueError: for validation, since an image made of noise has no target to be compared with.
+        """
+        if validation:
+            raise ValueError(f"{self.recipe.name}: images made of noise have no targets; leave validate.metrics empty")
+        return Images(folder, self.recipe.data.size, self.recipe.data.channels, self.recipe.data.flip)

@@ -1,6 +1,8 @@
 """What every system shares: networks by role, terms by name, and the two halves of an adversarial game."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from img2img import checkpoint
 from img2img.recipe import Recipe, locate
-from img2img.registry import part
+from img2img.registry import bounded, lookup, part
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -66,7 +68,9 @@ class System(nn.Module):
     def discriminator_terms(self, critic: Critic, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         """Return the discriminator's adversarial loss and its penalties, each (N,)."""
         fake = fake.detach()
-        found = {"adversarial": per_sample(self.adversarial.discriminator(critic(real), critic(fake)))}
+        # In float32: under autocast the exponentials would run in the logits' few bits.
+        scores = critic(real).float(), critic(fake).float()
+        found = {"adversarial": per_sample(self.adversarial.discriminator(*scores))}
         for term in self.penalties:
             if step % term.every == 0:
                 found[term.name] = term.weight * term.every * term.function(critic, real, fake)
@@ -74,9 +78,9 @@ class System(nn.Module):
 
     def generator_terms(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return the generator's adversarial loss, (N,)."""
-        scores = critic(fake)
+        scores = critic(fake).float()
         with torch.no_grad():
-            reference = critic(real)
+            reference = critic(real).float()
         return {"adversarial": self.adversarial_weight * per_sample(self.adversarial.generator(reference, scores))}
 
     def fidelity_terms(self, output: Tensor, target: Tensor, step: int) -> dict[str, Tensor]:
@@ -107,12 +111,18 @@ def initialise(system: System) -> dict[str, list[str]]:
     left = {}
     for role, source in system.recipe.init.items():
         path = locate(source, weights=True)
-        tensors, _ = checkpoint.load(path, f"ema.{role}.")
-        if not tensors:
-            tensors, _ = checkpoint.load(path, f"{role}.")
-        tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        tensors = weights_of(path, role)
         left[role] = checkpoint.fit(getattr(system, role), tensors, str(path), partial=True)
     return left
+
+
+def weights_of(path: str | Path, role: str) -> dict[str, Tensor]:
+    """Return a network's weights from a checkpoint, in float32: the averaged ones where it has them."""
+    tensors, _ = checkpoint.load(path, f"ema.{role}.")
+    tensors.pop("updates", None)  # the average's own counter
+    if not tensors:
+        tensors, _ = checkpoint.load(path, f"{role}.")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def restore(path: str, device: str = "cpu") -> System:
@@ -123,11 +133,15 @@ def restore(path: str, device: str = "cpu") -> System:
     """
     _, meta = checkpoint.load(path, "\0")
     recipe = Recipe.parse(meta["recipe"], str(path))
-    system = build(recipe)
-    for role in system.inference:
-        tensors, _ = checkpoint.load(path, f"ema.{role}.")
-        if not tensors:
-            tensors, _ = checkpoint.load(path, f"{role}.")
-        tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        checkpoint.fit(getattr(system, role), tensors, str(path))
+    # What only training needs is not built: a perceptual term would fetch its network.
+    roles = lookup("task", recipe.task).inference
+    networks = {role: spec for role, spec in recipe.networks.items() if role in roles}
+    try:
+        with bounded(Path(path).stat().st_size):
+            system = build(replace(recipe, networks=networks, adversarial=None, penalty=[], fidelity=[]))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    system.recipe = recipe
+    for role in roles:
+        checkpoint.fit(getattr(system, role), weights_of(path, role), str(path))
     return system.to(device).eval().requires_grad_(False)

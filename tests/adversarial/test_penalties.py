@@ -118,7 +118,7 @@ def test_works_inside_no_grad():
         assert r1(nn.Linear(3, 1), torch.randn(2, 3), torch.randn(2, 3)).shape == (2,)
 
 
-def dirac(name, weight, steps=600, rate=0.1):
+def dirac(name, weight, steps=300, rate=0.2):
     """Mescheder's Dirac-GAN: data at 0, one generated point theta, D(x) = psi x; alternating descent.
 
     Least squares is indifferent at a logit of 1/2, the others at 0: its discriminator starts from there.
@@ -142,7 +142,7 @@ def dirac(name, weight, steps=600, rate=0.1):
 
 @pytest.mark.parametrize("name", [n for n, v in vars(losses).items() if isinstance(v, losses.Adversarial)])
 def test_dirac_gan_converges_with_r1(name):
-    assert dirac(name, weight=1.0)[-1] < 1e-3
+    assert dirac(name, weight=1.0)[-1] < 1e-6
 
 
 @pytest.mark.parametrize("name", ["minimax", "hinge", "wasserstein"])
@@ -150,12 +150,13 @@ def test_dirac_gan_circles_without(name):
     assert min(dirac(name, weight=0.0)) > 1, "a zero-sum game stays on its orbit around (0, 0)"
 
 
-def test_dirac_gan_diverges_without():
-    assert dirac("maximum_likelihood", weight=0.0)[-1] > 10
+def test_dirac_gan_runs_away_without():
+    path = dirac("maximum_likelihood", weight=0.0)
+    assert min(path[-100:]) > 3, "it ends further out than it started, at sqrt(2)"
 
 
 @pytest.mark.parametrize("name", ["logistic", "least_squares", "relativistic", "relativistic_average"])
 def test_dirac_gan_crawls_without(name):
     """Its field only turns at the equilibrium: the distance falls like 1 / sqrt(t), not exponentially."""
-    path = dirac(name, weight=0.0, steps=1600)
-    assert path[-1] > 0.1 and 0.4 < path[-1] / path[399] < 0.6
+    path = dirac(name, weight=0.0, steps=800)
+    assert path[-1] > 0.1 and 0.4 < path[-1] / path[199] < 0.6

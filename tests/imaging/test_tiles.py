@@ -135,6 +135,27 @@ def test_global_networks_have_no_margin():
     assert tiles.margin_of(convolutions(1, *[7] * 8), limit=20) is None
 
 
+def test_margin_within_a_tolerance():
+    network = nn.Sequential(*[Residual() for _ in range(30)])
+    margins = [tiles.margin_of(network, tolerance=tolerance) for tolerance in (1e-2, 1e-4, 1e-6)]
+    assert tiles.margin_of(network) == 30 and 0 < margins[0] < margins[1] < margins[2] < 30
+    whole, out = whole_and_tiled(network, torch.rand(1, 3, 90, 80), 1, margins[2], 20)
+    assert (whole - out).abs().max() <= 1e-5 < whole.std()
+    assert tiles.margin_of(Global(), tolerance=1e-5) is None
+    assert tiles.margin_of(Nearest(2), 3, 2, tolerance=1e-5) == 0
+    assert tiles.margin_of(Down(), multiple=2, tolerance=1e-7) == tiles.margin_of(Down(), multiple=2)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, values):
+        return 0.8 * values + 0.2 * self.layer(values)
+
+
 def test_margin_leaves_the_network_as_it_was():
     network = convolutions(1, 3).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -223,6 +244,14 @@ def test_chosen_tiles_stay_within_the_budget(height, width, margin):
     used = (min(high + 2 * margin, height)) * (min(wide + 2 * margin, width)) * each
     assert 0.4 * budget < used <= budget
     assert high <= height and wide <= width
+
+
+def test_a_margin_too_wide_for_the_usual_budget_takes_more_memory(monkeypatch):
+    monkeypatch.setattr(tiles.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 24 * 2**30}))
+    high, _ = tiles.choose_tile(5000, 5000, margin=349, bytes_per_pixel=8192)
+    assert 200 < high < 400
+    high, _ = tiles.choose_tile(5000, 5000, margin=20, bytes_per_pixel=8192)
+    assert (high + 40) ** 2 * 8192 <= tiles.CPU_BUDGET
 
 
 def test_chosen_tile_of_small_images_and_of_global_networks_is_the_whole():

@@ -1,0 +1,280 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from img2img import checkpoint
+from img2img.recipe import read
+from img2img.systems.system import build
+
+ROOT = Path(__file__).parent.parent.parent
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def run(*arguments):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def weight(tmp_path_factory):
+    torch.manual_seed(0)
+    recipe = read("fast").override({"networks.generator.width": 8, "networks.generator.depth": 1, "data.scale": 2})
+    tensors = {f"generator.{key}": value for key, value in build(recipe).generator.state_dict().items()}
+    path = tmp_path_factory.mktemp("weight") / "tiny.x2.safetensors"
+    checkpoint.save(path, tensors, {"recipe": recipe.page()})
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for place, (height, width) in enumerate(((41, 52), (48, 40))):
+        small = random.integers(0, 256, (8, 8, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{place}.png"), cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_answers_without_pytorch(name):
+    # -X importtime lists every imported module on stderr.
+    found = run("-X", "importtime", ROOT / "tools" / f"{name}.py", "--help")
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert "usage:" in found.stdout and "--" in found.stdout
+    assert not [line for line in found.stderr.splitlines() if line.split("|")[-1].strip() == "torch"]
+
+
+def test_every_tool_is_tested():
+    assert TOOLS == ["benchmark_crops", "benchmark_quality", "benchmark_upscale", "train", "upscale", "upscale_video"]
+
+
+def test_upscale_is_the_command(photos, weight, tmp_path):
+    found = run(ROOT / "tools" / "upscale.py", photos, "-o", tmp_path / "big", "--model", weight, "--precision", "fp32", "--json")
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["written"] == 2
+    assert cv2.imread(str(tmp_path / "big" / "0.png")).shape == (82, 104, 3)
+
+
+def test_train_is_the_command(tmp_path):
+    found = run(ROOT / "tools" / "train.py", "fast", "--data", tmp_path, "-o", tmp_path / "run", "--set", "train.batch=3", "--dry-run")
+    assert found.returncode == 0, found.stderr
+    assert "batch = 3" in found.stdout
+
+
+def clip(path, frames=5, size=(24, 16)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, size)
+    for place in range(frames):
+        frame = np.zeros((size[1], size[0], 3), np.uint8)
+        frame[:, : size[0] // 2] = (250, 20 + 40 * place, 10)  # blue on the left, in BGR
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def test_a_clip_is_upscaled(weight, tmp_path, capsys):
+    source, target = clip(tmp_path / "clip.avi"), tmp_path / "big.avi"
+    video = tool("upscale_video")
+    assert video.main([str(source), "-o", str(target), "--model", str(weight), "--precision", "fp32", "--batch", "2"]) == 0
+    capture, given = cv2.VideoCapture(str(target)), cv2.VideoCapture(str(source))
+    assert capture.get(cv2.CAP_PROP_FPS) == 10
+    for _ in range(5):
+        there, frame = capture.read()
+        assert there and frame.shape == (32, 48, 3)
+        want = cv2.resize(given.read()[1], (48, 32), interpolation=cv2.INTER_NEAREST)
+        assert np.abs(frame.astype(int) - want)[4:-4, 4:20].mean() < 12  # the colours, in order, in every frame
+    assert not capture.read()[0]
+    assert video.main([str(source), "-o", str(target), "--model", str(weight)]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_clip_at_a_scale_between(weight, tmp_path):
+    source, target = clip(tmp_path / "clip.avi", frames=2), tmp_path / "big.avi"
+    options = ["--model", str(weight), "--scale", "1.5", "--tile", "32", "--precision", "fp32"]
+    assert tool("upscale_video").main([str(source), "-o", str(target), *options]) == 0
+    assert cv2.VideoCapture(str(target)).read()[1].shape == (24, 36, 3)
+
+
+def test_a_missing_video_costs_one_line(weight, tmp_path, capsys):
+    assert tool("upscale_video").main([str(tmp_path / "none.mp4"), "-o", str(tmp_path / "a.mp4"), "--model", str(weight)]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("upscale_video: ")
+
+
+def test_quality_of_resamplers_a_weight_and_a_peer(photos, weight, tmp_path, capsys):
+    pytest.importorskip("spandrel")
+    from spandrel.architectures.Compact import Compact
+
+    torch.manual_seed(0)
+    torch.save(Compact(num_feat=8, num_conv=1, upscale=2).state_dict(), tmp_path / "peer.pth")
+    arguments = ["--data", photos, "--scale", 2, "--models", weight, "--peer", tmp_path / "peer.pth", "--judges", "--precision", "fp32"]
+    assert tool("benchmark_quality").main([str(each) for each in arguments]) == 0
+    text = capsys.readouterr().out
+    found = json.loads(text.splitlines()[-1])
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["bicubic", "Lanczos", "tiny.x2", "peer"]
+    assert found["photos"] == ["0.png", "1.png"]
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
+        "| ", "| ---", "| bicubic", "| Lanczos", "| tiny.x2", "| peer"
+    ]  # fmt: skip
+    assert rows["tiny.x2"]["parameters"] == sum(value.numel() for value in load_network(weight).parameters())
+
+    # Bicubic, by hand: cut to even sides, reduced and enlarged by Pillow.
+    from PIL import Image
+
+    from img2img.metrics import psnr
+
+    values = []
+    for name in found["photos"]:
+        image = Image.open(photos / name)
+        target = image.crop((0, 0, image.width // 2 * 2, image.height // 2 * 2))
+        small = target.resize((target.width // 2, target.height // 2), Image.Resampling.BICUBIC)
+        values.append(psnr(np.asarray(small.resize(target.size, Image.Resampling.BICUBIC)), np.asarray(target), border=2, channel="y"))
+    assert rows["bicubic"]["psnr_y"] == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def load_network(path):
+    from img2img.pipeline import load
+
+    return load(path, precision="fp32").network
+
+
+def test_quality_with_a_judge_and_without_its_weights(photos, weight, capsys, monkeypatch):
+    from img2img.networks import features
+
+    def judge(name, layers=()):
+        if name == "hed_vgg16":
+            raise ValueError("hed_vgg16: the weights cannot be fetched")
+        return Edges()
+
+    monkeypatch.setitem(features.NETWORKS, "efficientnet_lite0", judge)
+    monkeypatch.setitem(features.NETWORKS, "hed_vgg16", judge)
+    from img2img.metrics import perceptual
+
+    perceptual._judge.cache_clear()
+    assert tool("benchmark_quality").main(["--data", str(photos), "--scale", "2", "--models", str(weight)]) == 0
+    perceptual._judge.cache_clear()
+    captured = capsys.readouterr()
+    found = json.loads(captured.out.splitlines()[-1])
+    assert found["judges"] == ["efficientnet_lite0"]
+    assert "no distance by hed_vgg16: hed_vgg16: the weights cannot be fetched" in captured.err
+    assert all(0 < row["efficientnet_lite0"] < 2 for row in found["rows"])
+
+
+class Edges(torch.nn.Module):
+    """Stands for a feature network: differences of neighbours."""
+
+    def forward(self, x):
+        return [torch.nn.functional.pad(x[..., 1:] - x[..., :-1], (0, 1)) + 0.1 * x]
+
+
+def test_quality_on_the_classic_photos(weight, capsys):
+    pytest.importorskip("skimage")
+    assert tool("benchmark_quality").main(["--classic", "--scale", "2", "--models", str(weight), "--judges", "--images", "1", "--markdown"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("x2, means over 1 photos") and text.count("\n| ") == 5
+
+
+@pytest.mark.parametrize("arguments", [[], ["--data", "x", "--classic"]])
+def test_quality_wants_one_source_of_photos(arguments, capsys):
+    with pytest.raises(SystemExit):
+        tool("benchmark_quality").main(arguments)
+    assert "either --data FOLDER or --classic" in capsys.readouterr().err
+
+
+def test_quality_refuses_another_scale(photos, weight, capsys):
+    assert tool("benchmark_quality").main(["--data", str(photos), "--scale", "4", "--models", str(weight), "--judges"]) == 1
+    assert "no upscaler for x4" in capsys.readouterr().err
+
+
+def test_speed_of_everything_at_a_small_size(photos):
+    pytest.importorskip("spandrel")
+    names = ["fast", "fast, plain loop", "compact 64x16, *", "limit"]
+    found = run(ROOT / "tools" / "benchmark_upscale.py", "--size", "32", "--repeats", "1", "--tile", "20", "--json", "--data", photos, "--only", *names)
+    assert found.returncode == 0, found.stderr[-3000:]
+    found = json.loads(found.stdout)
+    contestants = found["contestants"]
+    wanted = ["fast", "fast, plain loop", "compact 64x16, Real-ESRGAN's way", "compact 64x16, ours", "compact 64x16, ours bf16", "limit"]
+    assert list(contestants) == [name for name in wanted if found["native_bf16"] or "bf16" not in name]
+    for name, facts in contestants.items():
+        assert facts["peak_bytes"] > 50e6
+        assert facts["gflops_per_second" if name == "limit" else "megapixels_per_second"] > 0
+    # Multiplications counted by hand: 3 -> 64, 16 times 64 -> 64, 64 -> 48, each 3 x 3, at 32 x 32; two operations each.
+    assert contestants["compact 64x16, ours"]["gflops"] == pytest.approx(2 * 9 * (3 * 64 + 16 * 64 * 64 + 64 * 48) * 32**2 / 1e9)
+    assert set(found["limit_share"]) == {name for name in contestants if name in ("fast", "compact 64x16, ours")}
+    assert "fast / fast, plain loop" in found["ratios"]
+    if found["native_bf16"]:
+        assert found["fidelity"]["compact 64x16, ours bf16"] > 30
+
+
+def test_the_peers_ways_compute_what_ours_does(tmp_path, photos, weight):
+    """Whole image: the same pixels. Tiles with 10 pixels around: nearly."""
+    pytest.importorskip("spandrel")
+    from img2img.pipeline import load
+
+    speed = tool("benchmark_upscale")
+    torch.manual_seed(0)
+    torch.save({"params": speed.architecture("compact16").state_dict()}, tmp_path / "net.pth")
+    small = tmp_path / "in"
+    small.mkdir()
+    image = cv2.imread(str(photos / "0.png"))[:40, :32]
+    cv2.imwrite(str(small / "0.png"), image)
+    want = load(tmp_path / "net.pth", precision="fp32")(image, channels="bgr", tile=0).astype(int)
+    for tile, most in ((0, 1), (20, 3)):
+        setup = {"in": small, "out": tmp_path / f"out{tile}", "file": tmp_path / "net.pth", "network": "compact16", "tile": tile}
+        facts = speed.realesrgan(setup)[0]()
+        assert facts["pixels"] == 16 * 40 * 32
+        got = cv2.imread(str(tmp_path / f"out{tile}" / "0.png")).astype(int)
+        assert np.abs(got - want).max() <= most
+    setup = {"in": small, "out": tmp_path / "plain", "file": weight, "network": "fast.x2"}
+    speed.plain(setup)[0]()
+    got = cv2.imread(str(tmp_path / "plain" / "0.png")).astype(int)
+    assert np.abs(got - load(weight, precision="fp32")(image, channels="bgr", tile=0).astype(int)).max() <= 1
+
+
+def test_speed_names_its_contestants(capsys):
+    assert tool("benchmark_upscale").main(["--only", "nobody"]) == 1
+    assert "no contestant is called nobody; there are: fast; " in capsys.readouterr().err
+
+
+def test_the_speed_tables(capsys):
+    speed = tool("benchmark_upscale")
+    fast = {"megapixels_per_second": 8.0, "peak_bytes": 2**29, "precision": "bf16", "gflops": 50.0, "pixels": 10**6, "network_seconds": 0.2}
+    contestants = {"fast bf16": fast, "limit bf16": {"gflops_per_second": 500.0, "precision": "bf16"}}
+    shares = speed.shares(contestants)
+    assert shares == {"fast bf16": {"network": pytest.approx(0.5), "file_to_file": pytest.approx(0.8)}}
+    found = {"size": 256, "threads": 2, "repeats": 3, "weights": {"fast.x4": "random"}, "contestants": contestants,
+             "fidelity": {"fast bf16": 51.23}, "ratios": {"fast bf16 / x": 160.0}, "limit_share": shares}  # fmt: skip
+    text = speed.tables(found)
+    for line in ("| fast bf16 | 8 | 512 | 51.2 |", "| fast bf16 / x | 160.00 |", "| 500 GFLOP/s |", "| fast bf16 | 50% | 80% |"):
+        assert line in text
+    assert "random weights: fast.x4" in text
+
+
+def test_crops_from_decoded_photos(photos, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMG2IMG_CACHE", str(tmp_path / "cache"))
+    assert tool("benchmark_crops").main(["--data", str(photos), "--size", "16", "--crops", "3", "--repeats", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["photos"] == 2 and found["ratio"] > 0 and found["store"] > 0
+    assert not (tmp_path / "cache").exists() and os.environ["IMG2IMG_CACHE"] == str(tmp_path / "cache")
+    assert tool("benchmark_crops").main(["--data", str(photos), "--size", "96"]) == 1
+    assert "lower --size" in capsys.readouterr().err
+
+
+def test_crops_from_generated_photos(capsys):
+    assert tool("benchmark_crops").main(["--width", "256", "--crops", "2", "--repeats", "1"]) == 0
+    assert "3 photos of 0.0 MP" in capsys.readouterr().out
