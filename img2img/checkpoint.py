@@ -39,10 +39,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write named tensors and a JSON header as one safetensors file, atomically."""
+    """Write named tensors and a JSON header as one safetensors file, atomically.
+
+    Raises:
+        OSError: the file cannot be written; what was there before stays.
+    """
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"img2img": json.dumps(header)})
+        try:
+            save_file(tensors, temporary, metadata={"img2img": json.dumps(header)})
+        except SafetensorError as error:
+            raise OSError(f"{path}: cannot be written ({error})") from error
 
 
 def header(path: str | Path) -> dict[str, Any]:

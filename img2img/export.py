@@ -55,10 +55,17 @@ def export(source: str | Path | Pipeline, target: str | Path, *, check: bool = T
     pipe = source if isinstance(source, Pipeline) else load(source, device="cpu", precision="fp32")
     if pipe.task == "generate":
         raise ValueError(f"{pipe.name} makes images from noise; only upscalers and translators can be exported")
-    network = copy.deepcopy(pipe.network).to("cpu", torch.float32).eval()
+    network = copy.deepcopy(pipe._plain).to("cpu", torch.float32)  # as loaded, not rounded to bf16
     name = Path(pipe.name).name.removesuffix(".safetensors").removesuffix(".pth")
-    facts = {"name": name, "task": pipe.task, "scale": pipe.scale, "range": [int(value) for value in pipe.span],
-             "channels": pipe.channels, "multiple": pipe.multiple, "opset": OPSET}  # fmt: skip
+    facts = {
+        "name": name,
+        "task": pipe.task,
+        "scale": pipe.scale,
+        "range": [int(value) for value in pipe.span],
+        "channels": pipe.channels,
+        "multiple": pipe.multiple,
+        "opset": OPSET,
+    }
     with atomic(target) as temporary:
         _write(network, pipe, temporary, facts)
         found: dict[str, Any] = {"path": str(target), **facts, "bytes": temporary.stat().st_size}
@@ -82,9 +89,15 @@ def _write(network: nn.Module, pipe: Pipeline, path: Path, facts: dict[str, Any]
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Portable(network, pipe.span[0]), (example,), dynamo=True, dynamic_shapes=({2: sides[0], 3: sides[1]},),
-                input_names=["input"], output_names=["output"], opset_version=OPSET, verbose=False,
-            )  # fmt: skip
+                _Portable(network, pipe.span[0]),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({2: sides[0], 3: sides[1]},),
+                input_names=["input"],
+                output_names=["output"],
+                opset_version=OPSET,
+                verbose=False,
+            )
             # What depends on weights alone (rearranged and constant kernels) is worked out now.
             optimizer.optimize(program.model, input_size_limit=2**40, output_size_limit=2**40)
     except Exception as error:  # the exporter wraps whatever the network's code raised
@@ -112,7 +125,8 @@ def _differences(network: nn.Module, pipe: Pipeline, path: Path, target: Path) -
     """Return each runtime's largest difference to PyTorch, and refuse one beyond `TOLERANCE`."""
     low, high = pipe.span
     random = torch.Generator().manual_seed(0)
-    images = [torch.rand(1, pipe.channels, *size, generator=random) * (high - low) + low for size in _sizes(pipe.multiple)]
+    noise = [torch.rand(1, pipe.channels, *size, generator=random) for size in _sizes(pipe.multiple)]
+    images = [image * (high - low) + low for image in noise]
     with torch.no_grad():
         wanted = [network(image).numpy() for image in images]
     found = {}
@@ -128,7 +142,8 @@ def _differences(network: nn.Module, pipe: Pipeline, path: Path, target: Path) -
                 raise ValueError(f"{target}: not written, {name} gives {output.shape} instead of {want.shape}")
             worst = max(worst, float(np.nan_to_num(np.abs(output - want), nan=np.inf).max()))
         if worst > TOLERANCE:
-            raise ValueError(f"{target}: not written, {name} differs from PyTorch by {worst:.2g}, more than {TOLERANCE:g}")
+            found = f"{name} differs from PyTorch by {worst:.2g}"
+            raise ValueError(f"{target}: not written, {found}, more than {TOLERANCE:g}")
         found[name] = worst
     return found
 

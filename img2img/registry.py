@@ -5,6 +5,7 @@ import difflib
 import importlib
 import inspect
 import reprlib
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -154,17 +155,17 @@ def bounded(numbers: int, tensors: int = 10_000) -> Iterator[None]:
     """
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
-    seen = [0, 0]
+    seen, thread = [0, 0], threading.get_ident()
 
     def count(module: Any, name: str, parameter: Any) -> None:
         # A new parameter's memory is untouched as yet, and takes no room.
-        if parameter is not None:
+        if parameter is not None and threading.get_ident() == thread:
             seen[0] += parameter.numel()
             seen[1] += 1
-        if seen[0] > numbers or seen[1] > tensors:
-            raise ValueError(
-                f"the network would have more than {numbers:,} numbers or {tensors:,} tensors; make it smaller"
-            )
+            if seen[0] > numbers or seen[1] > tensors:
+                raise ValueError(
+                    f"the network would have more than {numbers:,} numbers or {tensors:,} tensors; make it smaller"
+                )
 
     handle = register_module_parameter_registration_hook(count)
     try:

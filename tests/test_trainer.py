@@ -31,7 +31,9 @@ STEPS = {"upscaler": 2, "translator": 2, "painter": 10}  # images of one step
 def server():
     """Return a context whose processes start at once, since their server has imported everything."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["img2img.trainer", "img2img.cli", "torch.utils.tensorboard", "accelerate.utils", "torchvision.utils"])
+    found.set_forkserver_preload(
+        ["img2img.trainer", "img2img.cli", "torch.utils.tensorboard", "accelerate.utils", "torchvision.utils"]
+    )
     return found
 
 
@@ -362,7 +364,9 @@ def test_the_rate_follows_the_page(pages, folders, tmp_path):
         trainer.step = step
         trainer._set_rate("generator")
         rates.append(trainer.optimizers["generator"].param_groups[0]["lr"])
-    assert rates == pytest.approx([2 * 2 / 8, 2 * (0.5 + 0.5 * torch.cos(torch.tensor(torch.pi * 6 / 80)).item()), 1, 0])
+    assert rates == pytest.approx(
+        [2 * 2 / 8, 2 * (0.5 + 0.5 * torch.cos(torch.tensor(torch.pi * 6 / 80)).item()), 1, 0]
+    )
 
 
 def test_accumulation_equals_a_larger_batch(options):

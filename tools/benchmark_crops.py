@@ -1,4 +1,4 @@
-"""Random crops of large photos: a decode with Pillow for every crop against the memory maps that training reads from."""
+"""Random crops of large photos: Pillow's decode for every crop against the memory maps that training reads from."""
 
 import argparse
 import json
@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of photos; default: three JPEG images of noise and slopes")
-    parser.add_argument("--width", type=int, default=2560, help="of the default images, height 3/4 of it (default 2560)")
+    parser.add_argument(
+        "--width", type=int, default=2560, help="of the default images, height 3/4 of it (default 2560)"
+    )
     parser.add_argument("--size", type=int, default=96, help="side of a crop in pixels (default 96)")
     parser.add_argument("--crops", type=int, default=20, help="crops in a repetition (default 20)")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions (default 5)")
@@ -38,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(found))
         return 0
-    print(f"{found['photos']} photos of {found['megapixels']:.1f} MP on average, crops of {options.size} pixels, medians\n")
+    print(f"{found['photos']} photos of {found['megapixels']:.1f} MP, medians of crops of {options.size} pixels\n")
     print("| | crops per second |\n| --- | ---: |")
-    print(f"| Pillow, whole photo decoded | {found['pillow']:.1f} |\n| memory map of decoded photos | {found['store']:.0f} |")
+    print(f"| Pillow, whole photo decoded | {found['pillow']:.1f} |")
+    print(f"| memory map of decoded photos | {found['store']:.0f} |")
     print(f"\n{found['ratio']:.0f} times as fast; decoding once took {found['decode_seconds']:.2f} s.")
     return 0
 
@@ -89,10 +92,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     rates = [(crops(decoded, seed), crops(store.__getitem__, seed)) for seed in range(options.repeats)]
     pillow, mapped = (statistics.median(column) for column in zip(*rates, strict=True))
     return {
-        "photos": len(store), "megapixels": float(np.mean([a.shape[0] * a.shape[1] for a in store.arrays])) / 1e6,
-        "size": options.size, "pillow": pillow, "store": mapped,
-        "ratio": statistics.median(store_rate / pillow_rate for pillow_rate, store_rate in rates), "decode_seconds": decode,
-    }  # fmt: skip
+        "photos": len(store),
+        "megapixels": float(np.mean([a.shape[0] * a.shape[1] for a in store.arrays])) / 1e6,
+        "size": options.size,
+        "pillow": pillow,
+        "store": mapped,
+        "ratio": statistics.median(store_rate / pillow_rate for pillow_rate, store_rate in rates),
+        "decode_seconds": decode,
+    }
 
 
 if __name__ == "__main__":

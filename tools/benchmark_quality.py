@@ -1,4 +1,4 @@
-"""Judge upscalers on photos: PSNR, SSIM and perceptual distance of bicubic, Lanczos, our weights and other upscalers."""
+"""Judge upscalers on photos by PSNR, SSIM and perceptual distance: bicubic, Lanczos, our weights and others."""
 
 import argparse
 import json
@@ -15,15 +15,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print a table and JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Photos are cropped to a multiple of the scale and reduced by Pillow's antialiased bicubic; outputs are 8 bit. "
-        f"PSNR and SSIM leave out a border of SCALE pixels, distances see the central {CROP} pixels; all are means over photos.",
+        epilog="Photos are cut to a multiple of the scale and reduced by Pillow's bicubic; outputs are 8 bit. "
+        f"PSNR and SSIM leave out a border of SCALE pixels, distances see the central {CROP} pixels; all are means.",
     )
     parser.add_argument("--data", type=Path, help="folder of photos that no model was trained on")
-    parser.add_argument("--classic", action="store_true", help="photos of scikit-image and scikit-learn in place of a folder")
+    parser.add_argument(
+        "--classic", action="store_true", help="photos of scikit-image and scikit-learn in place of a folder"
+    )
     parser.add_argument("--scale", type=int, default=4, help="2, 3, 4, ... (default 4)")
-    parser.add_argument("--models", nargs="*", help="weights, run folders or files; default: all of weights/ for the scale")
+    parser.add_argument(
+        "--models", nargs="*", help="weights, run folders or files; default: all of weights/ for the scale"
+    )
     parser.add_argument("--peer", nargs="*", default=[], metavar="FILE", help="community upscalers for the scale, too")
-    parser.add_argument("--judges", nargs="*", default=list(JUDGES), help=f"feature networks (default {' '.join(JUDGES)})")
+    parser.add_argument(
+        "--judges", nargs="*", default=list(JUDGES), help=f"feature networks (default {' '.join(JUDGES)})"
+    )
     parser.add_argument("--images", type=int, help="only so many photos")
     parser.add_argument("--device", help="cpu, cuda, ...; default: the best here")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="default: as a user gets it")
@@ -57,9 +63,11 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     contestants = list(resamplers(scale)) + list(upscalers(options))
     border = {"border": scale}
     measures: dict[str, Callable] = {
-        "psnr_y": lambda a, b: psnr(a, b, channel="y", **border), "ssim_y": lambda a, b: ssim(a, b, channel="y", **border),
-        "psnr_rgb": lambda a, b: psnr(a, b, **border), "ssim_rgb": lambda a, b: ssim(a, b, **border),
-    }  # fmt: skip
+        "psnr_y": lambda a, b: psnr(a, b, channel="y", **border),
+        "ssim_y": lambda a, b: ssim(a, b, channel="y", **border),
+        "psnr_rgb": lambda a, b: psnr(a, b, **border),
+        "ssim_rgb": lambda a, b: ssim(a, b, **border),
+    }
     for judge in judges:
         measures[judge] = lambda a, b, judge=judge: perceptual_distance(centre(a), centre(b), network=judge)
     values = {name: {measure: [] for measure in measures} for name, _, _ in contestants}
@@ -153,8 +161,10 @@ def upscalers(options: argparse.Namespace):
         pipe = load(model, device=options.device, precision=options.precision)
         if pipe.task != "super_resolve" or pipe.scale != options.scale:
             raise ValueError(f"{model}: no upscaler for x{options.scale} (task {pipe.task}, scale {pipe.scale})")
-        facts = {"parameters": sum(value.numel() for value in pipe.network.parameters()),
-                 "precision": str(pipe.dtype).removeprefix("torch.")}  # fmt: skip
+        facts = {
+            "parameters": sum(value.numel() for value in pipe.network.parameters()),
+            "precision": str(pipe.dtype).removeprefix("torch."),
+        }
         yield Path(model).stem if Path(model).is_file() else str(model), pipe, facts
 
 
@@ -163,14 +173,22 @@ def table(found: dict[str, Any]) -> str:
     judges = found["judges"]
     heads = ["", "parameters", "PSNR Y", "SSIM Y", "PSNR RGB", "SSIM RGB", *(f"distance ({judge})" for judge in judges)]
     lines = [
-        f"x{found['scale']}, means over {len(found['photos'])} photos; distances on the central {found['crop']} pixels, lower is better.",
+        f"x{found['scale']}, means over {len(found['photos'])} photos; "
+        f"distances on the central {found['crop']} pixels, lower is better.",
         "",
         "| " + " | ".join(heads) + " |",
         "| --- |" + " ---: |" * (len(heads) - 1),
     ]
     for row in found["rows"]:
-        cells = [row["name"], f"{row['parameters']:,}" if row["parameters"] else "", f"{row['psnr_y']:.2f}", f"{row['ssim_y']:.4f}",
-                 f"{row['psnr_rgb']:.2f}", f"{row['ssim_rgb']:.4f}", *(f"{row[judge]:.4f}" for judge in judges)]  # fmt: skip
+        cells = [
+            row["name"],
+            f"{row['parameters']:,}" if row["parameters"] else "",
+            f"{row['psnr_y']:.2f}",
+            f"{row['ssim_y']:.4f}",
+            f"{row['psnr_rgb']:.2f}",
+            f"{row['ssim_rgb']:.4f}",
+            *(f"{row[judge]:.4f}" for judge in judges),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -40,21 +40,32 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "limit bf16": {"way": "limit", "precision": "bf16"},
 }
 RATIOS = [
-    ("fast", "RRDB 23, Real-ESRGAN's way"), ("fast bf16", "RRDB 23, Real-ESRGAN's way"),
-    ("fast", "compact 64x16, Real-ESRGAN's way"), ("fast bf16", "compact 64x16, Real-ESRGAN's way"),
-    ("fast", "fast, plain loop"), ("fast bf16", "fast, plain loop"),
-    ("srresnet", "srresnet, plain loop"), ("srresnet bf16", "srresnet, plain loop"),
-    ("compact 64x16, ours", "compact 64x16, Real-ESRGAN's way"), ("compact 64x16, ours bf16", "compact 64x16, Real-ESRGAN's way"),
-    ("compact 64x32, ours", "compact 64x32, Real-ESRGAN's way"), ("compact 64x32, ours bf16", "compact 64x32, Real-ESRGAN's way"),
-]  # fmt: skip
+    ("fast", "RRDB 23, Real-ESRGAN's way"),
+    ("fast bf16", "RRDB 23, Real-ESRGAN's way"),
+    ("fast", "compact 64x16, Real-ESRGAN's way"),
+    ("fast bf16", "compact 64x16, Real-ESRGAN's way"),
+    ("fast bf16", "compact 64x32, Real-ESRGAN's way"),
+    ("fast", "fast, plain loop"),
+    ("fast bf16", "fast, plain loop"),
+    ("srresnet", "srresnet, plain loop"),
+    ("srresnet bf16", "srresnet, plain loop"),
+    ("compact 64x16, ours", "compact 64x16, Real-ESRGAN's way"),
+    ("compact 64x16, ours bf16", "compact 64x16, Real-ESRGAN's way"),
+    ("compact 64x32, ours", "compact 64x32, Real-ESRGAN's way"),
+    ("compact 64x32, ours bf16", "compact 64x32, Real-ESRGAN's way"),
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print tables, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=int, default=256, help="side of the input images in pixels (default 256); RRDB's is half")
+    parser.add_argument(
+        "--size", type=int, default=256, help="side of the input images in pixels (default 256); RRDB's is half"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions (default 5)")
-    parser.add_argument("--tile", type=int, default=0, help="tile of Real-ESRGAN's way; 0, its default: the whole image")
+    parser.add_argument(
+        "--tile", type=int, default=0, help="tile of Real-ESRGAN's way; 0, its default: the whole image"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants by name or pattern, e.g. 'fast*' limit")
     parser.add_argument("--data", type=Path, help="folder of photos to cut the inputs from; default: slopes and grain")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the tables")
@@ -81,14 +92,21 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.size < 32 or options.repeats < 1:
         raise ValueError("--size must be at least 32 and --repeats at least 1")
-    chosen = [name for name in CONTESTANTS if not options.only or any(fnmatch.fnmatch(name, each) for each in options.only)]
+    chosen = [
+        name for name in CONTESTANTS if not options.only or any(fnmatch.fnmatch(name, each) for each in options.only)
+    ]
     if not chosen:
         raise ValueError(f"no contestant is called {' or '.join(options.only)}; there are: {'; '.join(CONTESTANTS)}")
     native = engine.native_bf16(torch.device("cpu"))
     if not native:
         print("bf16 is not native here: left out", file=sys.stderr)
         chosen = [name for name in chosen if CONTESTANTS[name].get("precision") != "bf16"]
-    found: dict[str, Any] = {"size": options.size, "repeats": options.repeats, "threads": torch.get_num_threads(), "native_bf16": native}
+    found: dict[str, Any] = {
+        "size": options.size,
+        "repeats": options.repeats,
+        "threads": torch.get_num_threads(),
+        "native_bf16": native,
+    }
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="img2img-upscale-")))
         files = networks(folder, {CONTESTANTS[name].get("network") for name in chosen})
@@ -109,7 +127,8 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         found["fidelity"] = fidelities(folder, list(running))
     found["ratios"] = {
         f"{ours} / {peer}": statistics.median(
-            (a["pixels"] / a["seconds"]) / (b["pixels"] / b["seconds"]) for a, b in zip(turns[ours], turns[peer], strict=True)
+            (a["pixels"] / a["seconds"]) / (b["pixels"] / b["seconds"])
+            for a, b in zip(turns[ours], turns[peer], strict=True)
         )
         for ours, peer in RATIOS
         if ours in turns and peer in turns
@@ -138,7 +157,10 @@ def shares(contestants: dict[str, dict]) -> dict[str, dict[str, float]]:
         if limit and "network_seconds" in facts:
             rate = facts["gflops"] / facts["network_seconds"]
             whole = facts["gflops"] / facts["pixels"] * facts["megapixels_per_second"] * 1e6
-            found[name] = {"network": rate / limit["gflops_per_second"], "file_to_file": whole / limit["gflops_per_second"]}
+            found[name] = {
+                "network": rate / limit["gflops_per_second"],
+                "file_to_file": whole / limit["gflops_per_second"],
+            }
     return found
 
 
@@ -231,8 +253,12 @@ class Child:
             environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--child", json.dumps(setup)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )  # fmt: skip
+            [sys.executable, __file__, "--child", json.dumps(setup)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         try:
             self._answer()  # loaded and warm
         except BaseException:
@@ -304,9 +330,14 @@ def ours(setup: dict[str, Any]) -> Contestant:
         shutil.rmtree(setup["out"], ignore_errors=True)  # else there would be nothing to do
         start = time.perf_counter()
         report = process(
-            setup["in"], setup["out"], lambda picture, tick: pipe.picture(picture, advance=tick), settings=pipe.settings,
-            scale=pipe.scale, advance=True, progress=False,
-        )  # fmt: skip
+            setup["in"],
+            setup["out"],
+            lambda picture, tick: pipe.picture(picture, advance=tick),
+            settings=pipe.settings,
+            scale=pipe.scale,
+            advance=True,
+            progress=False,
+        )
         seconds = time.perf_counter() - start
         if report.failed or not report.written:
             raise ValueError(f"{report.failed} images failed")
@@ -360,7 +391,9 @@ def realesrgan(setup: dict[str, Any]) -> Contestant:
                 part = network(image[:, :, above : min(bottom + around, height), before : min(right + around, width)])
                 y, x = (top - above) * scale, (left - before) * scale
                 high, wide = (bottom - top) * scale, (right - left) * scale
-                result[:, :, top * scale : bottom * scale, left * scale : right * scale] = part[:, :, y : y + high, x : x + wide]
+                result[:, :, top * scale : bottom * scale, left * scale : right * scale] = part[
+                    :, :, y : y + high, x : x + wide
+                ]
         return result
 
     @torch.no_grad()
@@ -426,25 +459,32 @@ def tables(found: dict[str, Any]) -> str:
     """Return the result as Markdown tables."""
     random = [name for name, kind in found["weights"].items() if kind == "random"]
     lines = [
-        f"x4 of {found['size']} x {found['size']} pixels, PNG to PNG, {found['threads']} threads, medians of {found['repeats']}"
-        + (f"; random weights: {', '.join(random)}" if random else ""),
-        "", "| | MP/s of output | peak MB | bf16 to fp32, dB |", "| --- | ---: | ---: | ---: |",
-    ]  # fmt: skip
+        f"x4 of {found['size']} x {found['size']} pixels, PNG to PNG, {found['threads']} threads, "
+        f"medians of {found['repeats']} repetitions" + (f"; random weights: {', '.join(random)}" if random else ""),
+        "",
+        "| | MP/s of output | peak MB | bf16 to fp32, dB |",
+        "| --- | ---: | ---: | ---: |",
+    ]
     for name, facts in found["contestants"].items():
         if "megapixels_per_second" in facts:
-            decibels = found["fidelity"].get(name)
-            lines.append(f"| {name} | {facts['megapixels_per_second']:.3g} | {facts['peak_bytes'] / 2**20:.0f} | {decibels:.1f} |"
-                         if decibels else f"| {name} | {facts['megapixels_per_second']:.3g} | {facts['peak_bytes'] / 2**20:.0f} | |")  # fmt: skip
+            rate, peak = facts["megapixels_per_second"], facts["peak_bytes"] / 2**20
+            decibels = f"{found['fidelity'][name]:.1f}" if name in found["fidelity"] else ""
+            lines.append(f"| {name} | {rate:.3g} | {peak:.0f} | {decibels} |")
     if found["ratios"]:
         lines += ["", "| ratio of rates | |", "| --- | ---: |"]
         lines += [f"| {name} | {value:.2f} |" for name, value in found["ratios"].items()]
-    limits = {name: facts["gflops_per_second"] for name, facts in found["contestants"].items() if "gflops_per_second" in facts}
+    limits = {
+        name: facts["gflops_per_second"] for name, facts in found["contestants"].items() if "gflops_per_second" in facts
+    }
     if limits:
         lines += ["", "| convolution " + " | convolution ".join(limits) + " |", "|" + " ---: |" * len(limits)]
         lines += ["| " + " | ".join(f"{value:.0f} GFLOP/s" for value in limits.values()) + " |"]
     if found["limit_share"]:
         lines += ["", "| share of the limit | network alone | file to file |", "| --- | ---: | ---: |"]
-        lines += [f"| {name} | {share['network']:.0%} | {share['file_to_file']:.0%} |" for name, share in found["limit_share"].items()]
+        lines += [
+            f"| {name} | {share['network']:.0%} | {share['file_to_file']:.0%} |"
+            for name, share in found["limit_share"].items()
+        ]
     return "\n".join(lines)
 
 

@@ -198,7 +198,7 @@ def _client(kind: str, value: str, place: Path, sha256: str | None, limit: int) 
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, errors="replace", timeout=3600)
         if done.returncode:
             lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            told = [line for line in lines if re.match(r"ERROR|E:|npm (ERR!|error)", line)] or lines[-1:]
+            told = [line for line in lines if re.match(r"ERROR|E:|npm error (?!code)", line)] or lines[-1:]
             mend = "check name, version and connection" + (", and run 'apt-get update'" if kind == "debian" else "")
             raise ValueError(f"{source}: {told[0][:300] if told else 'the client failed'}; {mend}")
         found = [path for path in scratch.iterdir() if path.is_file()]

@@ -29,6 +29,9 @@ class Perceptual(nn.Module):
         distance: "mse" or "l1", over all channels and places of a map.
         normalize: Bring each place's feature vector to length 1 first, and sum over channels, as LPIPS does.
         range: Values of the images that are black and white: (0, 1), or (-1, 1).
+        jitter: Shift both images against the network's grid by up to so many pixels, drawn anew each time an output
+            learns. A network with strides is blind to some fine patterns; without it they are always the same ones,
+            and grow in the output.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class Perceptual(nn.Module):
         distance: Literal["mse", "l1"] = "mse",
         normalize: bool = False,
         range: tuple[float, float] = (0.0, 1.0),
+        jitter: int = 0,
     ):
         super().__init__()
         # In a tuple, where nn.Module does not look for its children.
         self.network = (features(network, layers).to(memory_format=torch.channels_last),)
         self.distance = {"mse": mse, "l1": l1}[distance]
         self.normalize = normalize
+        self.jitter = jitter
         self.low, self.high = range
         if self.low >= self.high:
             raise ValueError(f"perceptual: range = {list(range)} must be [black, white], e.g. [0.0, 1.0]")
@@ -57,6 +62,10 @@ class Perceptual(nn.Module):
         """
         if output.shape != target.shape:
             raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} must have the same shape")
+        if self.jitter and output.requires_grad:
+            top, left = torch.randint(self.jitter + 1, (2,)).tolist()
+            height, width = (side - self.jitter for side in output.shape[-2:])
+            output, target = (x[..., top : top + height, left : left + width] for x in (output, target))
         with torch.no_grad():
             goals = self.maps(target)
         return torch.stack([self._compare(*pair) for pair in zip(self.maps(output), goals, strict=True)]).mean(0)

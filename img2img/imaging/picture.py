@@ -37,6 +37,9 @@ WRITABLE = tuple(_FORMATS)
 READABLE = (*WRITABLE, ".jpe", ".jfif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 """Extensions that a folder is searched for; `read` itself looks at the content only."""
 
+_DENSEST = (
+    100_000  # pixels in a byte: more than deflate (8,256) or a blank fax reach; WebP packs one colour without end
+)
 _WHITE, _ROUND, _DPI_IN_EXIF = "flattened on white", "rounded to 8", "kept, as EXIF tags"
 _PROPERTIES = ("16 bit", "grey", "alpha", "exif", "icc", "xmp", "dpi", "largest side")
 _KEPT = ("kept",) * 7
@@ -170,6 +173,8 @@ def decode(data: bytes, *, limit: int = LIMIT) -> Picture:
     try:
         with _no_pillow_limit(), Image.open(io.BytesIO(data), formats=_DECODERS) as image:
             _check_size(image.size, limit)
+            if image.width * image.height > _DENSEST * len(data) and image.format not in ("WEBP", "AVIF"):
+                raise UnreadableImage(f"{image.width} x {image.height} pixels cannot be in {len(data)} bytes")
             exif = _tiff_exif(image) if image.format == "TIFF" else image.info.get("exif")
             tags = dict(image.tag_v2) if image.format == "TIFF" else {}
             image.load()

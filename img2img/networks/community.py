@@ -4,13 +4,12 @@ spandrel's own loader reads .pth files by an unpickler of its own and .pt files 
 architectures are used, and files are read by PyTorch's weights-only unpickler or by safetensors.
 """
 
-import copy
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,8 +20,10 @@ from img2img.pipeline import Pipeline
 
 REACH = 64
 """Largest receptive-field radius, in input pixels, for which tiles are made exact; beyond it context costs too much."""
-OVERLAP = 32
-"""Context of a tile, in input pixels, of a network that sees further than `REACH`: tiles are then not exact."""
+OVERLAP = 16
+"""Least context of a tile, in input pixels, of a network that sees further than `REACH`."""
+VISIBLE = 0.25 / 255
+"""Change of an output value beyond which the context of such a network must reach: a quarter of a grey level."""
 
 
 class Community(nn.Module):
@@ -66,9 +67,10 @@ class CommunityPipeline(Pipeline):
 def community(path: str | Path) -> Pipeline:
     """Load a community upscaler or restorer through spandrel.
 
-    Tiles are exact where the receptive field's radius is at most `REACH`. Beyond it (deep or global networks) they
-    overlap by `OVERLAP` pixels, as the tools do for which these networks were made, or the image is taken whole where
-    spandrel advises against tiles; an image that fits into memory is one tile and exact anyway.
+    Tiles are exact where the receptive field's radius is at most `REACH`. Deeper networks get the context beyond which
+    a trial found no effect that could be seen (`VISIBLE`), at least `OVERLAP`: not exact, as in the tools for which
+    they were made. Where the effect has no end, or spandrel advises against tiles, the image is taken whole. An image
+    that fits into memory is one tile and exact anyway.
 
     Args:
         path: a .safetensors file, or a .pth, .pt or .ckpt file with tensors in dictionaries and nothing else.
@@ -100,9 +102,10 @@ def community(path: str | Path) -> Pipeline:
             "only grey to grey (1) and RGB to RGB (3) can be used"
         )
     network = Community(descriptor).float().eval()
+    margin = _margin(network, channels)
     return CommunityPipeline(
-        network, str(path), task="super_resolve", scale=descriptor.scale, channels=channels, margin=_margin(network, channels)
-    )  # fmt: skip
+        network, str(path), task="super_resolve", scale=descriptor.scale, channels=channels, margin=margin
+    )
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -111,7 +114,9 @@ def _state(path: Path) -> dict[str, Any]:
         if path.suffix.lower() == ".safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what matters is in the error
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
@@ -119,7 +124,7 @@ def _state(path: Path) -> dict[str, Any]:
             f"{path}: refused, it is no plain file of weights: what else it holds could run code; "
             "use a .safetensors file of the same network"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:  # a damaged file leads the readers to errors of many kinds
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: not a readable file of weights ({reason}); fetch it again") from error
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
@@ -133,18 +138,22 @@ def _margin(network: Community, channels: int) -> int | None:
     needs = network.descriptor.size_requirements
     if needs.square:
         return None
-    double = copy.deepcopy(network).double()
 
     def slim(image: Tensor) -> Tensor:
         with _Slim():
-            return double(image)
+            return network(image)
 
-    margin = margin_of(slim, channels, network.scale, multiple=network.multiple, limit=REACH)
-    if margin is None and network.descriptor.tiling is not spandrel.ModelTiling.SUPPORTED:
-        return None
+    options = {"multiple": network.multiple, "limit": REACH}
+    margin = margin_of(slim, channels, network.scale, **options)
+    if margin is None:
+        if network.descriptor.tiling is not spandrel.ModelTiling.SUPPORTED:
+            return None
+        margin = margin_of(network, channels, network.scale, tolerance=VISIBLE, **options)
+        if margin is None:
+            return None
+        margin = max(margin, OVERLAP)
     # With at least the smallest side as context, only images that small are ever padded: tile and whole image alike.
-    least = max(OVERLAP if margin is None else margin, needs.minimum)
-    return -(-least // network.multiple) * network.multiple
+    return -(-max(margin, needs.minimum) // network.multiple) * network.multiple
 
 
 class _Slim(TorchFunctionMode):

@@ -187,8 +187,8 @@ def test_file_source_is_verified_and_never_removed(tmp_path):
 
 @pytest.mark.parametrize(
     "source",
-    ["npm:--help@1", "npm:name", "npm:../x@1.0", "pypi:x", "pypi:-e==1", "debian:-o", "debian:", "ftp://x", "x", "file:"]
-    + ["pypi:a==1 b", "debian:a=1;b", "npm:a@1.0\n--x"],
+    ["npm:--help@1", "npm:name", "npm:../x@1.0", "npm:a@1.0\n--x", "pypi:x", "pypi:-e==1", "pypi:a==1 b", "debian:-o"]
+    + ["debian:", "debian:a=1;b", "ftp://x", "x", "file:"],
 )
 def test_malformed_sources_never_reach_a_client(monkeypatch, source):
     monkeypatch.setattr(module.subprocess, "run", lambda *args, **kwargs: pytest.fail("a client was started"))
@@ -213,7 +213,8 @@ def client(tmp_path, monkeypatch, name, script):
     ],
 )
 def test_registry_clients(tmp_path, monkeypatch, source, name, words):
-    client(tmp_path, monkeypatch, name, f'echo "$@" > {tmp_path}/words; printf 12345 > package.x; echo x >> {tmp_path}/runs')
+    script = f'echo "$@" > {tmp_path}/words; echo x >> {tmp_path}/runs; printf 12345 > package.x'
+    client(tmp_path, monkeypatch, name, script)
     first = fetch(source, folder=tmp_path / "cache")
     assert first.name == "package.x"
     assert first.read_bytes() == b"12345"
@@ -227,7 +228,7 @@ def test_registry_clients(tmp_path, monkeypatch, source, name, words):
 
 def test_failing_client_gives_one_line(tmp_path, monkeypatch):
     client(tmp_path, monkeypatch, "apt-get", "echo noise >&2; echo 'E: Unable to locate package thing' >&2; exit 100")
-    with pytest.raises(ValueError, match="^debian:thing: E: Unable to locate package thing; .*apt-get update") as caught:
+    with pytest.raises(ValueError, match="^debian:thing: E: Unable to locate package thing; .*update") as caught:
         fetch("debian:thing", folder=tmp_path / "cache")
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("PATH", "")
@@ -364,7 +365,9 @@ def test_rcc_from_bytes_and_path(tmp_path):
     assert dict(rcc(blob)) == dict(rcc(tmp_path / "x.rcc")) == GOOD
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:\\out.txt", "c:/out.txt"])
+@pytest.mark.parametrize(
+    "name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:\\out.txt", "c:/out.txt"]
+)
 @pytest.mark.parametrize("make", [make_zip, make_tar, make_deb], ids=["zip", "tar", "deb"])
 def test_names_that_leave_the_folder(tmp_path, make, name):
     (tmp_path / "in").mkdir()

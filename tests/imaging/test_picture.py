@@ -538,9 +538,20 @@ def test_bombs_are_refused_by_their_header(tmp_path):
     path.write_bytes(data)
     assert size(path) == (40_000, 40_000)
     refused(path, "40000 x 40000 pixels are more than the limit of 1000000000")
+    data[16:24] = struct.pack(">LL", 30_000, 30_000)
+    data[29:33] = struct.pack(">L", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    refused(path, f"30000 x 30000 pixels cannot be in {len(data)} bytes")
     write(path, Picture(smooth()))
     refused(path, "more than the limit of 863", limit=24 * 36 - 1)
     assert read(path, limit=24 * 36).width == 36
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "WEBP", "BMP"])
+def test_large_images_of_one_colour_are_no_bombs(tmp_path, kind):
+    options = {"compression": "group4"} if kind == "TIFF" else {"lossless": True} if kind == "WEBP" else {}
+    image = Image.new("RGB" if kind == "WEBP" else "1", (6000, 5000), "white")
+    assert read(saved(tmp_path, image, kind, **options)).pixels.min() == 255
 
 
 def test_large_images_pass_without_pillows_warning(tmp_path):

@@ -27,7 +27,9 @@ def tool(name):
 
 def run(*arguments):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +67,34 @@ def test_every_tool_is_tested():
 
 
 def test_upscale_is_the_command(photos, weight, tmp_path):
-    found = run(ROOT / "tools" / "upscale.py", photos, "-o", tmp_path / "big", "--model", weight, "--precision", "fp32", "--json")
+    found = run(
+        ROOT / "tools" / "upscale.py",
+        photos,
+        "-o",
+        tmp_path / "big",
+        "--model",
+        weight,
+        "--precision",
+        "fp32",
+        "--json",
+    )
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["written"] == 2
     assert cv2.imread(str(tmp_path / "big" / "0.png")).shape == (82, 104, 3)
 
 
 def test_train_is_the_command(tmp_path):
-    found = run(ROOT / "tools" / "train.py", "fast", "--data", tmp_path, "-o", tmp_path / "run", "--set", "train.batch=3", "--dry-run")
+    found = run(
+        ROOT / "tools" / "train.py",
+        "fast",
+        "--data",
+        tmp_path,
+        "-o",
+        tmp_path / "run",
+        "--set",
+        "train.batch=3",
+        "--dry-run",
+    )
     assert found.returncode == 0, found.stderr
     assert "batch = 3" in found.stdout
 
@@ -90,7 +112,9 @@ def clip(path, frames=5, size=(24, 16)):
 def test_a_clip_is_upscaled(weight, tmp_path, capsys):
     source, target = clip(tmp_path / "clip.avi"), tmp_path / "big.avi"
     video = tool("upscale_video")
-    assert video.main([str(source), "-o", str(target), "--model", str(weight), "--precision", "fp32", "--batch", "2"]) == 0
+    assert (
+        video.main([str(source), "-o", str(target), "--model", str(weight), "--precision", "fp32", "--batch", "2"]) == 0
+    )
     capture, given = cv2.VideoCapture(str(target)), cv2.VideoCapture(str(source))
     assert capture.get(cv2.CAP_PROP_FPS) == 10
     for _ in range(5):
@@ -111,7 +135,10 @@ def test_a_clip_at_a_scale_between(weight, tmp_path):
 
 
 def test_a_missing_video_costs_one_line(weight, tmp_path, capsys):
-    assert tool("upscale_video").main([str(tmp_path / "none.mp4"), "-o", str(tmp_path / "a.mp4"), "--model", str(weight)]) == 1
+    assert (
+        tool("upscale_video").main([str(tmp_path / "none.mp4"), "-o", str(tmp_path / "a.mp4"), "--model", str(weight)])
+        == 1
+    )
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("upscale_video: ")
 
 
@@ -121,7 +148,19 @@ def test_quality_of_resamplers_a_weight_and_a_peer(photos, weight, tmp_path, cap
 
     torch.manual_seed(0)
     torch.save(Compact(num_feat=8, num_conv=1, upscale=2).state_dict(), tmp_path / "peer.pth")
-    arguments = ["--data", photos, "--scale", 2, "--models", weight, "--peer", tmp_path / "peer.pth", "--judges", "--precision", "fp32"]
+    arguments = [
+        "--data",
+        photos,
+        "--scale",
+        2,
+        "--models",
+        weight,
+        "--peer",
+        tmp_path / "peer.pth",
+        "--judges",
+        "--precision",
+        "fp32",
+    ]
     assert tool("benchmark_quality").main([str(each) for each in arguments]) == 0
     text = capsys.readouterr().out
     found = json.loads(text.splitlines()[-1])
@@ -129,8 +168,13 @@ def test_quality_of_resamplers_a_weight_and_a_peer(photos, weight, tmp_path, cap
     assert list(rows) == ["bicubic", "Lanczos", "tiny.x2", "peer"]
     assert found["photos"] == ["0.png", "1.png"]
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
-        "| ", "| ---", "| bicubic", "| Lanczos", "| tiny.x2", "| peer"
-    ]  # fmt: skip
+        "| ",
+        "| ---",
+        "| bicubic",
+        "| Lanczos",
+        "| tiny.x2",
+        "| peer",
+    ]
     assert rows["tiny.x2"]["parameters"] == sum(value.numel() for value in load_network(weight).parameters())
 
     # Bicubic, by hand: cut to even sides, reduced and enlarged by Pillow.
@@ -143,7 +187,14 @@ def test_quality_of_resamplers_a_weight_and_a_peer(photos, weight, tmp_path, cap
         image = Image.open(photos / name)
         target = image.crop((0, 0, image.width // 2 * 2, image.height // 2 * 2))
         small = target.resize((target.width // 2, target.height // 2), Image.Resampling.BICUBIC)
-        values.append(psnr(np.asarray(small.resize(target.size, Image.Resampling.BICUBIC)), np.asarray(target), border=2, channel="y"))
+        values.append(
+            psnr(
+                np.asarray(small.resize(target.size, Image.Resampling.BICUBIC)),
+                np.asarray(target),
+                border=2,
+                channel="y",
+            )
+        )
     assert rows["bicubic"]["psnr_y"] == pytest.approx(np.mean(values), abs=1e-9)
 
 
@@ -184,7 +235,12 @@ class Edges(torch.nn.Module):
 
 def test_quality_on_the_classic_photos(weight, capsys):
     pytest.importorskip("skimage")
-    assert tool("benchmark_quality").main(["--classic", "--scale", "2", "--models", str(weight), "--judges", "--images", "1", "--markdown"]) == 0
+    assert (
+        tool("benchmark_quality").main(
+            ["--classic", "--scale", "2", "--models", str(weight), "--judges", "--images", "1", "--markdown"]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert text.startswith("x2, means over 1 photos") and text.count("\n| ") == 5
 
@@ -197,24 +253,49 @@ def test_quality_wants_one_source_of_photos(arguments, capsys):
 
 
 def test_quality_refuses_another_scale(photos, weight, capsys):
-    assert tool("benchmark_quality").main(["--data", str(photos), "--scale", "4", "--models", str(weight), "--judges"]) == 1
+    assert (
+        tool("benchmark_quality").main(["--data", str(photos), "--scale", "4", "--models", str(weight), "--judges"])
+        == 1
+    )
     assert "no upscaler for x4" in capsys.readouterr().err
 
 
 def test_speed_of_everything_at_a_small_size(photos):
     pytest.importorskip("spandrel")
     names = ["fast", "fast, plain loop", "compact 64x16, *", "limit"]
-    found = run(ROOT / "tools" / "benchmark_upscale.py", "--size", "32", "--repeats", "1", "--tile", "20", "--json", "--data", photos, "--only", *names)
+    found = run(
+        ROOT / "tools" / "benchmark_upscale.py",
+        "--size",
+        "32",
+        "--repeats",
+        "1",
+        "--tile",
+        "20",
+        "--json",
+        "--data",
+        photos,
+        "--only",
+        *names,
+    )
     assert found.returncode == 0, found.stderr[-3000:]
     found = json.loads(found.stdout)
     contestants = found["contestants"]
-    wanted = ["fast", "fast, plain loop", "compact 64x16, Real-ESRGAN's way", "compact 64x16, ours", "compact 64x16, ours bf16", "limit"]
+    wanted = [
+        "fast",
+        "fast, plain loop",
+        "compact 64x16, Real-ESRGAN's way",
+        "compact 64x16, ours",
+        "compact 64x16, ours bf16",
+        "limit",
+    ]
     assert list(contestants) == [name for name in wanted if found["native_bf16"] or "bf16" not in name]
     for name, facts in contestants.items():
         assert facts["peak_bytes"] > 50e6
         assert facts["gflops_per_second" if name == "limit" else "megapixels_per_second"] > 0
-    # Multiplications counted by hand: 3 -> 64, 16 times 64 -> 64, 64 -> 48, each 3 x 3, at 32 x 32; two operations each.
-    assert contestants["compact 64x16, ours"]["gflops"] == pytest.approx(2 * 9 * (3 * 64 + 16 * 64 * 64 + 64 * 48) * 32**2 / 1e9)
+    # Counted by hand: 3 -> 64, 16 times 64 -> 64, 64 -> 48, each 3 x 3, at 32 x 32; a product and a sum each.
+    assert contestants["compact 64x16, ours"]["gflops"] == pytest.approx(
+        2 * 9 * (3 * 64 + 16 * 64 * 64 + 64 * 48) * 32**2 / 1e9
+    )
     assert set(found["limit_share"]) == {name for name in contestants if name in ("fast", "compact 64x16, ours")}
     assert "fast / fast, plain loop" in found["ratios"]
     if found["native_bf16"]:
@@ -235,7 +316,13 @@ def test_the_peers_ways_compute_what_ours_does(tmp_path, photos, weight):
     cv2.imwrite(str(small / "0.png"), image)
     want = load(tmp_path / "net.pth", precision="fp32")(image, channels="bgr", tile=0).astype(int)
     for tile, most in ((0, 1), (20, 3)):
-        setup = {"in": small, "out": tmp_path / f"out{tile}", "file": tmp_path / "net.pth", "network": "compact16", "tile": tile}
+        setup = {
+            "in": small,
+            "out": tmp_path / f"out{tile}",
+            "file": tmp_path / "net.pth",
+            "network": "compact16",
+            "tile": tile,
+        }
         facts = speed.realesrgan(setup)[0]()
         assert facts["pixels"] == 16 * 40 * 32
         got = cv2.imread(str(tmp_path / f"out{tile}" / "0.png")).astype(int)
@@ -253,21 +340,46 @@ def test_speed_names_its_contestants(capsys):
 
 def test_the_speed_tables(capsys):
     speed = tool("benchmark_upscale")
-    fast = {"megapixels_per_second": 8.0, "peak_bytes": 2**29, "precision": "bf16", "gflops": 50.0, "pixels": 10**6, "network_seconds": 0.2}
+    fast = {
+        "megapixels_per_second": 8.0,
+        "peak_bytes": 2**29,
+        "precision": "bf16",
+        "gflops": 50.0,
+        "pixels": 10**6,
+        "network_seconds": 0.2,
+    }
     contestants = {"fast bf16": fast, "limit bf16": {"gflops_per_second": 500.0, "precision": "bf16"}}
     shares = speed.shares(contestants)
     assert shares == {"fast bf16": {"network": pytest.approx(0.5), "file_to_file": pytest.approx(0.8)}}
-    found = {"size": 256, "threads": 2, "repeats": 3, "weights": {"fast.x4": "random"}, "contestants": contestants,
-             "fidelity": {"fast bf16": 51.23}, "ratios": {"fast bf16 / x": 160.0}, "limit_share": shares}  # fmt: skip
+    found = {
+        "size": 256,
+        "threads": 2,
+        "repeats": 3,
+        "weights": {"fast.x4": "random"},
+        "contestants": contestants,
+        "fidelity": {"fast bf16": 51.23},
+        "ratios": {"fast bf16 / x": 160.0},
+        "limit_share": shares,
+    }
     text = speed.tables(found)
-    for line in ("| fast bf16 | 8 | 512 | 51.2 |", "| fast bf16 / x | 160.00 |", "| 500 GFLOP/s |", "| fast bf16 | 50% | 80% |"):
+    for line in (
+        "| fast bf16 | 8 | 512 | 51.2 |",
+        "| fast bf16 / x | 160.00 |",
+        "| 500 GFLOP/s |",
+        "| fast bf16 | 50% | 80% |",
+    ):
         assert line in text
     assert "random weights: fast.x4" in text
 
 
 def test_crops_from_decoded_photos(photos, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("IMG2IMG_CACHE", str(tmp_path / "cache"))
-    assert tool("benchmark_crops").main(["--data", str(photos), "--size", "16", "--crops", "3", "--repeats", "2", "--json"]) == 0
+    assert (
+        tool("benchmark_crops").main(
+            ["--data", str(photos), "--size", "16", "--crops", "3", "--repeats", "2", "--json"]
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["photos"] == 2 and found["ratio"] > 0 and found["store"] > 0
     assert not (tmp_path / "cache").exists() and os.environ["IMG2IMG_CACHE"] == str(tmp_path / "cache")

@@ -1,0 +1,305 @@
+import gzip
+import hashlib
+import io
+import json
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from img2img.data import prepare as module
+from img2img.data.prepare import pages, prepare
+
+PAGE = """
+name = "tiny"
+about = "Six squares."
+licence = "CC0"
+counts = {{ train = 4, validation = 2 }}
+
+[[source]]
+name = "squares"
+from = "file:{archive}"
+sha256 = "{sha256}"
+licence = "CC0"
+
+[[arrange]]
+type = "images"
+source = "squares"
+members = ["in/*.png"]
+leave_out = ["*/drawing.png"]
+minimum = 8
+reduce = 2
+every = 3
+"""
+
+
+def png(array, mode=None):
+    buffer = io.BytesIO()
+    Image.fromarray(array, mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pack(path, members):
+    with tarfile.open(path, "w:gz") as bundle:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            bundle.addfile(info, io.BytesIO(content))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def page(tmp_path, members, text=PAGE):
+    archive = tmp_path / "source.tgz"
+    sha256 = pack(archive, members)
+    (tmp_path / "tiny.toml").write_text(text.format(archive=archive, sha256=sha256))
+    return tmp_path / "tiny.toml"
+
+
+@pytest.fixture
+def squares():
+    rng = np.random.default_rng(0)
+    members = {f"in/{name}.png": png(rng.integers(0, 256, (9, 11, 3), np.uint8)) for name in "fbdace"}
+    members["in/drawing.png"] = members["in/a.png"]
+    members["in/small.png"] = png(np.zeros((7, 30, 3), np.uint8))
+    members["else/g.png"] = members["in/a.png"]
+    return members
+
+
+def images(folder):
+    found = [path for path in folder.rglob("*.png") if not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): np.asarray(Image.open(path)) for path in found}
+
+
+def head(text):
+    """The sources of PAGE, with other arrangements and counts."""
+    counts, arrange = text.split("\n", 1)
+    start = PAGE.split("[[arrange]]")[0].replace("{{ train = 4, validation = 2 }}", "{{ " + counts + " }}")
+    return start + arrange
+
+
+def test_images(tmp_path, squares):
+    out = prepare(page(tmp_path, squares), tmp_path / "out")
+    found = images(out)
+    assert sorted(found) == [
+        "train/b.png", "train/c.png", "train/e.png", "train/f.png", "validation/a.png", "validation/d.png",
+    ]  # fmt: skip
+    whole = Image.open(io.BytesIO(squares["in/b.png"]))
+    assert (found["train/b.png"] == np.asarray(whole.resize((5, 4), Image.Resampling.LANCZOS, box=(0, 0, 10, 8)))).all()
+    record = json.loads((out / "dataset.json").read_text())
+    assert record["counts"] == {"train": 4, "validation": 2}
+    assert record["complete"]
+    assert record["licence"] == "CC0"
+    assert record["sources"][0]["sha256"] == hashlib.sha256((tmp_path / "source.tgz").read_bytes()).hexdigest()
+    assert {path.name for path in out.iterdir()} == {"train", "validation", "dataset.json", ".lock"}
+
+
+def test_everything_becomes_upright_rgb(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = io.BytesIO()
+    Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(turned, "PNG", exif=exif)
+    members = {"in/a.png": png(np.full((4, 8), 7, np.uint8)), "in/b.png": turned.getvalue()}
+    members["in/c.png"] = png(np.zeros((4, 8, 4), np.uint8))
+    text = head('train = 3\n[[arrange]]\ntype = "images"\nsource = "squares"\nmembers = ["*"]')
+    found = images(prepare(page(tmp_path, members, text), tmp_path / "out"))
+    assert found["train/a.png"].shape == (4, 8, 3)
+    assert (found["train/a.png"] == 7).all()
+    assert found["train/b.png"].shape == (8, 4, 3)
+    assert (found["train/c.png"] == 255).all()  # transparent: white
+
+
+def test_same_command_again_does_only_what_is_missing(tmp_path, squares, monkeypatch):
+    source = page(tmp_path, squares)
+    out = prepare(source, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    lost = out / "train" / "c.png"
+    content = lost.read_bytes()
+    lost.unlink()
+    written = []
+
+    def noted(path, data, real=module._write):
+        written.append(path.name)
+        real(path, data)
+
+    monkeypatch.setattr(module, "_write", noted)
+    prepare(source, out)
+    assert [name for name in written if name.endswith(".png")] == ["c.png"]
+    assert lost.read_bytes() == content
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != lost)
+    (tmp_path / "source.tgz").unlink()
+    assert prepare(source, out) == out  # complete: not even the source is needed
+
+
+def test_interrupted_run_goes_on(tmp_path, squares, monkeypatch):
+    source = page(tmp_path, squares)
+
+    def fails(path, data, real=module._write):
+        if path.name == "e.png":
+            raise KeyboardInterrupt
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write", fails)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(source, tmp_path / "out")
+    assert not json.loads((tmp_path / "out" / "dataset.json").read_text())["complete"]
+    assert not list((tmp_path / "out").glob(".unpacked*"))
+    assert len(images(prepare(source, tmp_path / "out"))) == 6
+
+
+def test_default_place_is_the_cache(tmp_path, squares, monkeypatch):
+    monkeypatch.setenv("IMG2IMG_CACHE", str(tmp_path / "cache"))
+    assert prepare(page(tmp_path, squares)) == tmp_path / "cache" / "datasets" / "tiny"
+
+
+def test_folders_of_others_are_left_alone(tmp_path, squares):
+    source = page(tmp_path, squares)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="not empty"):
+        prepare(source, tmp_path / "mine")
+    with pytest.raises(ValueError, match="is a file"):
+        prepare(source, tmp_path / "source.tgz")
+    prepare(source, tmp_path / "out")
+    source.write_text(source.read_text().replace("every = 3", "every = 4"))
+    with pytest.raises(ValueError, match="another edition"):
+        prepare(source, tmp_path / "out")
+    (tmp_path / "out" / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('about = "Six squares."', "abuot = 1", "unknown key 'abuot'; did you mean 'about'"),
+        ('licence = "CC0"\ncounts', "counts", "key 'licence' is missing"),
+        ("minimum = 8", "minimun = 8", "arrange images: unknown key 'minimun'; did you mean 'minimum'"),
+        ("minimum = 8", 'minimum = "8"', "minimum"),
+        ('type = "images"', 'type = "image"', "unknown type 'image'; did you mean 'images'"),
+        ('source = "squares"', 'source = "square"', "no source is named 'square'; did you mean 'squares'"),
+        ('members = ["in/*.png"]', "", "key 'members' is missing"),
+        ("train = 4", "train = 5", "4 train images where its page expects 5"),
+        ("train = 4", "test = 4", "counts: expected train = NUMBER"),
+        ('leave_out = ["*/drawing.png"]', "", "images where its page expects"),
+        ('"*/drawing.png"', '"*/drawn.png"', "no file matches '\\*/drawn.png'"),
+        ('name = "tiny"', "name = ", "not a TOML page"),
+        ("file:", "ftp:", "is no source"),
+        ('sha256 = "', 'sha256 = "0', "checksum"),
+    ],
+)
+def test_faulty_pages(tmp_path, squares, old, new, message):
+    source = page(tmp_path, squares)
+    text = source.read_text()
+    assert old in text
+    source.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare(source, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists() or not images(tmp_path / "out")
+
+
+def test_two_images_of_one_name(tmp_path, squares):
+    squares["in/more/b.png"] = squares["in/a.png"]
+    del squares["in/f.png"]  # the number is right
+    with pytest.raises(ValueError, match="same name"):
+        prepare(page(tmp_path, squares), tmp_path / "out")
+
+
+def test_broken_image_names_the_set_and_the_file(tmp_path, squares):
+    squares["in/b.png"] = squares["in/b.png"][:60]
+    with pytest.raises(ValueError, match=r"data set tiny: .*b\.png"):
+        prepare(page(tmp_path, squares), tmp_path / "out")
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="unknown data set 'photo'; did you mean 'photos'"):
+        prepare("photo")
+
+
+def idx(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+IDX = """train = 4
+[[arrange]]
+type = "idx"
+source = "squares"
+images = "images.gz"
+labels = "labels"
+"""
+
+
+def test_labelled_images(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 6), np.uint8)
+    members = {"images.gz": gzip.compress(idx(pixels)), "labels": idx(np.uint8([1, 0, 1, 2]))}
+    found = images(prepare(page(tmp_path, members, head(IDX)), tmp_path / "out"))
+    assert sorted(found) == ["train/0/00001.png", "train/1/00000.png", "train/1/00002.png", "train/2/00003.png"]
+    assert (found["train/1/00002.png"] == pixels[2]).all()
+    named = head(IDX + 'classes = ["shoe", "bag", "hat"]\n')
+    found = images(prepare(page(tmp_path, members, named), tmp_path / "named"))
+    assert {name.split("/")[1] for name in found} == {"0_shoe", "1_bag", "2_hat"}
+
+
+FEW, WHOLE = idx(np.zeros(3, np.uint8)), idx(np.zeros(4, np.uint8))
+
+
+@pytest.mark.parametrize("bad", [b"", b"\0\0\x08", FEW, WHOLE[:-1], b"x" * 20])
+def test_damaged_labels(tmp_path, bad):
+    members = {"images.gz": gzip.compress(idx(np.zeros((4, 5, 6), np.uint8))), "labels": bad}
+    with pytest.raises(ValueError, match=r"IDX|belong together"):
+        prepare(page(tmp_path, members, head(IDX)), tmp_path / "out")
+
+
+def test_pairs_of_drawings(tmp_path):
+    pytest.importorskip("resvg_py")
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="4" height="8" fill="{}"/></svg>'
+    members = {}
+    for name in ("1-a", "1-b", "2-a", "3-skin", "4"):
+        members |= {f"line/{name}.svg": svg.format("black").encode(), f"full/{name}.svg": svg.format("red").encode()}
+    members["line/alone.svg"] = members["line/4.svg"]
+    text = head(
+        'train = 2, validation = 6\n[[arrange]]\ntype = "drawings"\nsource = "squares"\na = "line"\nb = "full"\n'
+        'size = 16\nleave_out = ["*skin"]\nevery = 3\ngroup = "-"\n'
+    )
+    found = images(prepare(page(tmp_path, members, text), tmp_path / "out"))
+    sides = {name for name in found if "/A/" in name}
+    assert sides == {"validation/A/1-a.png", "validation/A/1-b.png", "train/A/2-a.png", "validation/A/4.png"}
+    assert {name.replace("/A/", "/B/") for name in sides} == set(found) - sides
+    pixels = found["train/B/2-a.png"]
+    assert pixels.shape == (16, 16, 3)
+    assert (pixels[8, 2] == (255, 0, 0)).all()
+    assert (pixels[8, 13] == 255).all()  # nothing drawn: white
+    assert (found["train/A/2-a.png"][8, 2] == 0).all()
+
+
+def test_tiles_of_maps(tmp_path):
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 256, (16, 24, 3), np.uint8)
+    relief = rng.integers(0, 256, (32, 48, 3), np.uint8)
+    land = np.zeros((16, 24, 3), np.uint8)
+    land[..., 2] = 200  # sea
+    land[4:, :4] = land[4:, 20:] = (90, 120, 60)
+    members = {"a.png": png(relief), "b.png": png(target), "land.png": png(land)}
+    text = head(
+        'train = 4, validation = 4\n[[arrange]]\ntype = "maps"\nsource = "squares"\na = "a.png"\nb = "b.png"\n'
+        'land = "land.png"\nsize = 4\ntop = 4\nbottom = 12\n'
+    )
+    found = images(prepare(page(tmp_path, members, text), tmp_path / "out"))
+    tiles = [f"{part}_{x}.png" for part, x in (("train/A/{}", "0020"), ("validation/A/{}", "0000"))]
+    wanted = [tile.format(y) for tile in tiles for y in ("0004", "0008")]
+    assert sorted(name for name in found if "/A/" in name) == wanted
+    assert (found["train/B/0004_0020.png"] == target[4:8, 20:24]).all()
+    halved = relief.reshape(16, 2, 24, 2, 3).astype(float).mean((1, 3))
+    assert np.abs(found["validation/A/0008_0000.png"] - halved[8:12, :4]).max() <= 1
+
+
+def test_shipped_pages_are_sound():
+    found = pages()
+    assert {"photos", "digits", "fashion", "outlines", "maps_relief"} <= set(found)
+    for name, path in found.items():
+        read = module._page(path)
+        assert read["name"] == name
+        assert all(len(source["sha256"]) == 64 for source in read["source"])

@@ -1,0 +1,174 @@
+"""What comes free with a page: it builds, learns, is saved and comes back, and keeps its contract."""
+
+import json
+import tomllib
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from img2img import checkpoint
+from img2img.recipe import Recipe, names, read
+from img2img.registry import options
+from img2img.systems.system import build, restore
+from img2img.trainer import Trainer
+
+NAMES = names("models", ".toml")
+SIZES = {"super_resolve": 32, "paired": 32, "generate": 16}
+DATA = {"super_resolve": "photos", "paired": "pairs", "generate": "squares"}
+SMALL = {"width": 4, "blocks": 2, "hidden": 8, "latent": 6}
+
+
+class Maps(nn.Module):
+    """Stands for a pretrained network that would have to be fetched."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)])
+
+    def forward(self, x):
+        found = []
+        for layer in self.layers:
+            x = layer(x).relu()
+            found.append(x)
+        return found
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("img2img.fidelity.perceptual.features", lambda *_: Maps().eval().requires_grad_(False))
+
+
+def small(name):
+    """Return a page with its own game, at width 4 and on small images."""
+    recipe = read(name)
+    changes = {"data.size": SIZES[recipe.task], "train.batch": 2, "train.workers": 0}
+    for role, spec in recipe.networks.items():
+        known = SMALL | ({"depth": 2} if spec["type"] in ("fast", "mlp") else {})
+        changes |= {f"networks.{role}.{key}": v for key, v in known.items() if key in options("network", spec["type"])}
+    return replace(recipe.override(changes), init={})
+
+
+@pytest.fixture
+def trainer(request, tmp_path):
+    def make(name):
+        recipe = small(name)
+        folder = request.getfixturevalue(DATA[recipe.task])
+        folder = folder / "train" if (folder / "train").is_dir() else folder
+        return Trainer(recipe, folder, tmp_path, device="cpu", precision="fp32", progress=False)
+
+    return make
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_survives_toml_and_json(name):
+    recipe = read(name)
+    assert Recipe.parse(tomllib.loads(recipe.toml())) == recipe
+    assert Recipe.parse(json.loads(json.dumps(recipe.page()))) == recipe
+    assert recipe.name == name and recipe.about and recipe.paper.startswith("https://")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps(name, trainer):
+    """Every parameter of a phase's network gets a finite gradient, and nothing else moves."""
+    run = trainer(name)
+    apply, phases = run._apply, []
+
+    def watched(phase, learner, parameters):
+        phases.append(phase)
+        for key, parameter in learner.named_parameters():
+            assert parameter.requires_grad and parameter.grad is not None, f"{phase}.{key} learns nothing"
+            assert torch.isfinite(parameter.grad).all(), f"{phase}.{key}"
+        before = {key: value.detach().clone() for key, value in run.system.named_parameters()}
+        apply(phase, learner, parameters)
+        moved = {
+            key.split(".")[0] for key, value in run.system.named_parameters() if not torch.equal(value, before[key])
+        }
+        assert moved == {phase}
+        others = [p for key, p in run.system.named_parameters() if key.split(".")[0] != phase]
+        assert not any(p.requires_grad for p in others)
+
+    run._apply = watched
+    batches = run._batches()
+    for _ in range(2):
+        found = run._advance(batches)
+        assert found and all(torch.isfinite(value) for value in found.values()), found
+    assert phases == [phase for phase, repeats in run.recipe.schedule.items() for _ in range(repeats)] * 2
+    terms = {key.split("/", 1)[1] for key in found}
+    wanted = {spec["type"] for spec in run.recipe.penalty + run.recipe.fidelity if spec.get("every", 1) == 1}
+    assert terms >= wanted | ({"adversarial"} if run.recipe.adversarial else set())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_it_is_the_same(name, trainer, tmp_path):
+    run = trainer(name)
+    run._advance(run._batches())
+    for path, slim in ((tmp_path / "last.safetensors", False), (tmp_path / "best.safetensors", True)):
+        run.save(path, slim=slim)
+        system = restore(str(path))
+        assert system.recipe == run.recipe
+        given, averaged = inputs(run.recipe, 2), run._averaged()
+        system.to(memory_format=torch.channels_last)  # as in training; another layout may add up in another order
+        with torch.no_grad():
+            assert torch.equal(system.infer(given), averaged.infer(given))
+        for role in system.inference:
+            ours, theirs = getattr(averaged, role).state_dict(), getattr(system, role).state_dict()
+            assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    whole = checkpoint.load(tmp_path / "last.safetensors")[0]
+    again = trainer(name)  # resumes from the folder
+    for key, value in again.system.state_dict().items():
+        assert torch.equal(value, whole[key]), key
+    again.save(tmp_path / "again.safetensors")
+    theirs, header = checkpoint.load(tmp_path / "again.safetensors")
+    assert theirs.keys() == whole.keys() and header == checkpoint.header(tmp_path / "last.safetensors")
+    assert all(torch.equal(value, whole[key]) for key, value in theirs.items())
+
+
+def inputs(recipe, count):
+    generator = torch.Generator().manual_seed(0)
+    if recipe.task == "generate":
+        return torch.randn(count, recipe.networks["generator"]["latent"], generator=generator)
+    side, low = (SIZES[recipe.task], -1) if recipe.task == "paired" else (11, 0)
+    return torch.rand(count, recipe.data.channels, side, side, generator=generator) * (1 - low) + low
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_infer_keeps_its_contract(name, channels):
+    recipe = small(name).override({"data.channels": channels})
+    torch.manual_seed(0)
+    system = build(recipe).eval()
+    with torch.no_grad():
+        for network in system.children():
+            for parameter in network.parameters():
+                parameter.mul_(3)  # loud enough to leave the range, were it not kept
+        for given in (inputs(recipe, 3), inputs(recipe, 1)):
+            found = system.infer(given)
+            side = given.shape[-1] * recipe.data.scale if recipe.task == "super_resolve" else recipe.data.size
+            assert found.shape == (len(given), channels, side, side)
+            assert found.dtype == torch.float32 and torch.isfinite(found).all()
+            low, high = system.span
+            assert low <= found.min() and found.max() <= high and found.max() > found.min()
+            assert torch.equal(found, system.infer(given))
+    assert (low, high) == ((0, 1) if recipe.task == "super_resolve" else (-1, 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16(name):
+    """Under autocast every loss is float32 and finite."""
+    recipe = small(name)
+    torch.manual_seed(0)
+    system = build(recipe).train()
+    side = recipe.data.size
+    if recipe.task == "generate":
+        batch = {"real": torch.rand(2, recipe.data.channels, side, side)}
+    else:
+        given = side // recipe.data.scale
+        batch = {"input": torch.rand(2, 3, given, given), "target": torch.rand(2, 3, side, side)}
+    for phase in recipe.schedule:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = system.losses(phase, batch, 0)
+        assert found
+        for key, value in found.items():
+            assert value.shape == (2,) and value.dtype == torch.float32 and torch.isfinite(value).all(), key
