@@ -9,7 +9,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 TABLES: dict[str, dict[str, str]] = {
@@ -146,6 +146,9 @@ LARGEST = 2**31
 """Numbers that a network may consist of."""
 
 
+_bounds = threading.local()
+
+
 @contextlib.contextmanager
 def bounded(numbers: int, tensors: int = 10_000) -> Iterator[None]:
     """Refuse to build networks of more parameters than so, before the first number of one too many is written.
@@ -153,25 +156,29 @@ def bounded(numbers: int, tensors: int = 10_000) -> Iterator[None]:
     Raises:
         ValueError: a network is larger than that.
     """
-    from torch.nn.modules.module import register_module_parameter_registration_hook
-
-    seen, thread = [0, 0], threading.get_ident()
-
-    def count(module: Any, name: str, parameter: Any) -> None:
-        # A new parameter's memory is untouched as yet, and takes no room.
-        if parameter is not None and threading.get_ident() == thread:
-            seen[0] += parameter.numel()
-            seen[1] += 1
-            if seen[0] > numbers or seen[1] > tensors:
-                raise ValueError(
-                    f"the network would have more than {numbers:,} numbers or {tensors:,} tensors; make it smaller"
-                )
-
-    handle = register_module_parameter_registration_hook(count)
+    _watch()
+    outer, bound = getattr(_bounds, "open", []), [numbers, tensors]
+    _bounds.open = [*outer, bound]
     try:
         yield
     finally:
-        handle.remove()
+        _bounds.open = outer
+
+
+@cache
+def _watch() -> None:
+    """Have PyTorch tell of every new parameter; once, since its table of hooks bears no change beside other threads."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    def count(module: Any, name: str, parameter: Any) -> None:
+        # A new parameter's memory is untouched as yet, and takes no room.
+        for bound in getattr(_bounds, "open", []) if parameter is not None else []:
+            bound[0] -= parameter.numel()
+            bound[1] -= 1
+            if min(bound) < 0:
+                raise ValueError("the network is larger than its file, or than any machine could bear; make it smaller")
+
+    register_module_parameter_registration_hook(count)
 
 
 KINDS = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "dict": "table"}

@@ -73,7 +73,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     store = Store(images_in(folder))
     decode = time.perf_counter() - start
-    large = [place for place in range(len(store)) if min(store[place].shape[:2]) >= options.size]
+    shapes = [store[place].shape for place in range(len(store))]
+    large = [place for place, shape in enumerate(shapes) if min(shape[:2]) >= options.size]
     if not large:
         raise ValueError(f"{folder}: no photo is {options.size} pixels high and wide; lower --size")
 
@@ -93,7 +94,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     pillow, mapped = (statistics.median(column) for column in zip(*rates, strict=True))
     return {
         "photos": len(store),
-        "megapixels": float(np.mean([a.shape[0] * a.shape[1] for a in store.arrays])) / 1e6,
+        "megapixels": float(np.mean([height * width for height, width, _ in shapes])) / 1e6,
         "size": options.size,
         "pillow": pillow,
         "store": mapped,

@@ -156,9 +156,17 @@ class SRGANDiscriminator(nn.Module):
         size: side of the images (paper: 96), a multiple of 16; the data's crop size where the page says nothing.
         channels: image channels.
         hidden: units of the dense layer (paper: 1024).
+        norm: "batch" as in the paper; "none" where batches are small, or a penalty is on each sample's gradient.
     """
 
-    def __init__(self, width: int = 64, size: int = 96, channels: int = 3, hidden: int = 1024) -> None:
+    def __init__(
+        self,
+        width: int = 64,
+        size: int = 96,
+        channels: int = 3,
+        hidden: int = 1024,
+        norm: Literal["batch", "none"] = "batch",
+    ) -> None:
         super().__init__()
         if size % 16 or size < 16:
             raise ValueError(
@@ -167,11 +175,9 @@ class SRGANDiscriminator(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2, True)]
         plan = [(1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 4, 1), (4, 4, 2), (4, 8, 1), (8, 8, 2)]
         for before, after, stride in plan:
-            layers += [
-                nn.Conv2d(width * before, width * after, 3, stride, 1, bias=False),
-                nn.BatchNorm2d(width * after),
-                nn.LeakyReLU(0.2, True),
-            ]
+            layers.append(nn.Conv2d(width * before, width * after, 3, stride, 1, bias=norm == "none"))
+            layers += [nn.BatchNorm2d(width * after)] if norm == "batch" else []
+            layers.append(nn.LeakyReLU(0.2, True))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Flatten(),

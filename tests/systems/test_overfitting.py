@@ -3,12 +3,15 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 import img2img
 from img2img.recipe import Recipe
 from img2img.trainer import Trainer
+
+PLAIN = {"expand": 0, "residual": False}
 
 
 def trained(page, folder, out):
@@ -32,11 +35,11 @@ def test_super_resolve(tmp_path, smooth):
     page = {
         "name": "x",
         "task": "super_resolve",
-        "networks": {"generator": {"type": "fast", "width": 16, "depth": 2, "scale": 2}},
+        "networks": {"generator": {"type": "fast", "width": 16, "depth": 2, "scale": 2, **PLAIN}},
         "fidelity": [{"type": "l1"}],
-        "optimizer": {"lr": 3e-3, "decay": "cosine"},
+        "optimizer": {"lr": 1e-2, "decay": "cosine"},
         "data": {"size": 32, "scale": 2, "flip": False},
-        "train": {"images": 250, "batch": 1, "ema": 0.0, "log_images": 1000},
+        "train": {"images": 150, "batch": 1, "ema": 0.0, "log_images": 1000},
     }
     trainer, _, _ = trained(page, folder, tmp_path / "run")
     item = {name: value[None] for name, value in trainer.source.item(0, np.random.default_rng(0)).items()}
@@ -77,12 +80,13 @@ def test_paired(tmp_path, smooth):
     assert np.abs(np.asarray(found, float) - target).mean() / 127.5 < 0.1
 
 
-def test_generate(tmp_path, smooth):
-    """The generator's images get near the real ones: in their mean, their spread, and to the nearest of them."""
+@pytest.mark.parametrize("loss", ["least_squares", "relativistic"])
+def test_generate(loss, tmp_path, smooth):
+    """The generator's images get the mean and the spread of the real ones, and come near most of them."""
     folder = tmp_path / "data"
     folder.mkdir()
     for place in range(8):
-        Image.fromarray(smooth(place, 8, 8) // 4 + 120).save(folder / f"{place}.png")
+        Image.fromarray(smooth(place, 8, 8)).save(folder / f"{place}.png")
     page = {
         "name": "x",
         "task": "generate",
@@ -91,25 +95,20 @@ def test_generate(tmp_path, smooth):
             "generator": {"type": "dcgan_generator", "width": 16, "latent": 4},
             "discriminator": {"type": "dcgan_discriminator", "width": 16, "norm": "none"},
         },
-        "adversarial": {"type": "least_squares"},
+        "adversarial": {"type": loss},
         "penalty": [{"type": "r1", "weight": 0.1}],
-        "optimizer": {"lr": 1e-3, "betas": [0.5, 0.9]},
+        "optimizer": {"lr": 2e-3, "betas": [0.5, 0.9]},
         "data": {"size": 8, "flip": False},
-        "train": {"images": 8 * 400, "batch": 8, "ema": 0.99, "log_images": 100000},
+        "train": {"images": 8 * 300, "batch": 8, "ema": 0.99, "log_images": 100000},
     }
     trainer, _, _ = trained(page, folder, tmp_path / "run")
     real = torch.stack([trainer.source.item(i, np.random.default_rng(0))["real"] for i in range(8)])
-
-    def judge(images):
-        pairwise = (images[:, None] - real[None]).square().flatten(2).mean(2).sqrt()
-        return (images.mean((0, 2, 3)) - real.mean((0, 2, 3))).abs().max().item(), pairwise.min(1).values.mean().item()
-
-    torch.manual_seed(0)
-    latents = torch.randn(64, 4)
+    latents = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    fresh = Trainer(Recipe.parse(page), folder, tmp_path / "fresh", device="cpu", precision="fp32")
     with torch.no_grad():
-        system = trainer._averaged()
-        mean, nearest = judge(system.infer(latents))
-        fresh = Trainer(Recipe.parse(page), folder, tmp_path / "fresh", device="cpu", precision="fp32").system.eval()
-        mean_before, nearest_before = judge(fresh.infer(latents))
-    assert mean < 0.1, (mean, mean_before)
-    assert nearest < nearest_before / 2, (nearest, nearest_before)
+        images, before = (each._averaged().infer(latents) for each in (trainer, fresh))
+    assert before.std(0).mean() < 0.1 * real.std(0).mean(), "nothing to learn"
+    assert images.std(0).mean().item() == pytest.approx(real.std(0).mean().item(), rel=0.25)
+    assert (images.mean((0, 2, 3)) - real.mean((0, 2, 3))).abs().max() < 0.15
+    distances = (images[:, None] - real[None]).square().flatten(2).mean(2)
+    assert len(set(distances.argmin(1).tolist())) >= 4, "modes were lost"

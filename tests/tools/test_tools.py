@@ -15,6 +15,7 @@ from img2img.recipe import read
 from img2img.systems.system import build
 
 ROOT = Path(__file__).parent.parent.parent
+QUICK = ("benchmark_crops", "benchmark_quality", "benchmark_upscale", "train", "upscale", "upscale_video")
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 
 
@@ -28,7 +29,7 @@ def tool(name):
 def run(*arguments):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=600
     )
 
 
@@ -54,16 +55,12 @@ def photos(tmp_path):
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_help_answers_without_pytorch(name):
-    # -X importtime lists every imported module on stderr.
+def test_help_answers(name):
     found = run("-X", "importtime", ROOT / "tools" / f"{name}.py", "--help")
     assert found.returncode == 0, found.stderr[-2000:]
     assert "usage:" in found.stdout and "--" in found.stdout
-    assert not [line for line in found.stderr.splitlines() if line.split("|")[-1].strip() == "torch"]
-
-
-def test_every_tool_is_tested():
-    assert TOOLS == ["benchmark_crops", "benchmark_quality", "benchmark_upscale", "train", "upscale", "upscale_video"]
+    if name in QUICK:  # -X importtime lists every imported module on stderr
+        assert not [line for line in found.stderr.splitlines() if line.split("|")[-1].strip() == "torch"]
 
 
 def test_upscale_is_the_command(photos, weight, tmp_path):
@@ -120,8 +117,8 @@ def test_a_clip_is_upscaled(weight, tmp_path, capsys):
     for _ in range(5):
         there, frame = capture.read()
         assert there and frame.shape == (32, 48, 3)
-        want = cv2.resize(given.read()[1], (48, 32), interpolation=cv2.INTER_NEAREST)
-        assert np.abs(frame.astype(int) - want)[4:-4, 4:20].mean() < 12  # the colours, in order, in every frame
+        want = given.read()[1][4:-4, 4:8].mean((0, 1))
+        assert np.abs(frame[8:-8, 8:16].mean((0, 1)) - want).max() < 18  # green grows by 40 a frame: each in its place
     assert not capture.read()[0]
     assert video.main([str(source), "-o", str(target), "--model", str(weight)]) == 1
     assert "exists" in capsys.readouterr().err
@@ -260,46 +257,50 @@ def test_quality_refuses_another_scale(photos, weight, capsys):
     assert "no upscaler for x4" in capsys.readouterr().err
 
 
-def test_speed_of_everything_at_a_small_size(photos):
+def test_speed_at_a_small_size(photos):
     pytest.importorskip("spandrel")
-    names = ["fast", "fast, plain loop", "compact 64x16, *", "limit"]
-    found = run(
-        ROOT / "tools" / "benchmark_upscale.py",
+    options = [
         "--size",
         "32",
         "--repeats",
         "1",
         "--tile",
         "20",
-        "--json",
         "--data",
         photos,
         "--only",
-        *names,
-    )
+        "compact 64x16, *",
+        "limit",
+    ]
+    found = run(ROOT / "tools" / "benchmark_upscale.py", *options, "--json")
     assert found.returncode == 0, found.stderr[-3000:]
     found = json.loads(found.stdout)
     contestants = found["contestants"]
-    wanted = [
-        "fast",
-        "fast, plain loop",
-        "compact 64x16, Real-ESRGAN's way",
-        "compact 64x16, ours",
-        "compact 64x16, ours bf16",
-        "limit",
-    ]
-    assert list(contestants) == [name for name in wanted if found["native_bf16"] or "bf16" not in name]
+    peer, ours, half = "compact 64x16, Real-ESRGAN's way", "compact 64x16, ours", "compact 64x16, ours bf16"
+    assert list(contestants) == [peer, ours, *([half] if found["native_bf16"] else []), "limit"]
     for name, facts in contestants.items():
         assert facts["peak_bytes"] > 50e6
         assert facts["gflops_per_second" if name == "limit" else "megapixels_per_second"] > 0
     # Counted by hand: 3 -> 64, 16 times 64 -> 64, 64 -> 48, each 3 x 3, at 32 x 32; a product and a sum each.
-    assert contestants["compact 64x16, ours"]["gflops"] == pytest.approx(
-        2 * 9 * (3 * 64 + 16 * 64 * 64 + 64 * 48) * 32**2 / 1e9
-    )
-    assert set(found["limit_share"]) == {name for name in contestants if name in ("fast", "compact 64x16, ours")}
-    assert "fast / fast, plain loop" in found["ratios"]
+    assert contestants[ours]["gflops"] == pytest.approx(2 * 9 * (3 * 64 + 16 * 64 * 64 + 64 * 48) * 32**2 / 1e9)
+    assert set(found["limit_share"]) == {ours}
+    rates = [contestants[name]["megapixels_per_second"] for name in (ours, peer)]
+    assert found["ratios"][f"{ours} / {peer}"] == pytest.approx(rates[0] / rates[1])
     if found["native_bf16"]:
-        assert found["fidelity"]["compact 64x16, ours bf16"] > 30
+        assert found["fidelity"][half] > 30
+
+
+def test_networks_without_weights_get_random_ones(tmp_path, monkeypatch):
+    pytest.importorskip("spandrel")
+    from img2img import recipe
+    from img2img.pipeline import load
+
+    monkeypatch.setattr(recipe, "root", lambda name, root=recipe.root: tmp_path if name == "weights" else root(name))
+    found = tool("benchmark_upscale").networks(tmp_path, {"fast.x4", "compact16", None})
+    assert [(name, trained) for name, (_, trained) in found.items()] == [("compact16", False), ("fast.x4", False)]
+    assert [load(path).scale for path, _ in found.values()] == [4, 4]
+    again = tool("benchmark_upscale").networks(tmp_path / "other", {"fast.x4"})
+    assert again == {"fast.x4": (tmp_path / "fast.x4.safetensors", True)}  # now that the shelf has it
 
 
 def test_the_peers_ways_compute_what_ours_does(tmp_path, photos, weight):

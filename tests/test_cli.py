@@ -1,0 +1,357 @@
+"""The command line: its frozen options, exit codes, and one line for each error."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import img2img
+import img2img.cli
+from img2img.cli import main, parser
+from img2img.recipe import Recipe, names
+
+FOLDERS = {"inputs", "out", "tile", "format", "quality", "suffix", "overwrite", "json", "device", "precision"}
+OPTIONS = {
+    "upscale": FOLDERS | {"model", "scale", "size"},
+    "translate": FOLDERS | {"model"},
+    "synthesize": {"model", "count", "seed", "out", "device", "precision"},
+    "train": {
+        *("recipe", "data", "validation", "out", "images", "seed", "set", "dry_run", "compile", "devices", "no_check"),
+        *("device", "precision"),
+    },
+    "evaluate": {"model", "data", "metrics", "device", "precision"},
+    "check": {"folders", "validation", "minimum", "paired", "json"},
+    "prepare": {"name", "out"},
+    "models": {"pattern", "json"},
+    "show": {"name"},
+    "export": {"model", "out"},
+}
+"""Commands and options that scripts rely on: what is added belongs here, what is taken away breaks them."""
+
+
+def commands():
+    return next(action for action in parser()._actions if action.dest == "command").choices
+
+
+def test_commands_and_options_are_frozen():
+    found = {name: {action.dest for action in each._actions} - {"help", "debug"} for name, each in commands().items()}
+    assert found == OPTIONS
+    for each in commands().values():
+        assert "--debug" in each.format_help() and each.description
+
+
+def test_public_names_are_frozen():
+    assert img2img.__all__ == [
+        *("check", "describe", "evaluate", "export", "list_models", "load", "prepare"),
+        *("synthesize", "train", "translate", "upscale"),
+    ]
+    assert all(callable(getattr(img2img, name)) for name in img2img.__all__)
+
+
+def test_help_answers_at_once():
+    """Neither the package nor --help imports PyTorch or anything else that is slow."""
+    heavy = ["torch", "torchvision", "timm", "kornia", "cv2", "numpy", "PIL", "accelerate", "safetensors"]
+    script = (
+        "import sys, img2img, img2img.cli\n"
+        "for arguments in (['--help'], ['upscale', '--help'], ['train', '--help'], ['--version'], ['nothing']):\n"
+        "    try: img2img.cli.main(arguments)\n"
+        "    except SystemExit: pass\n"
+        f"print(sorted(set({heavy}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+    for name in OPTIONS:
+        assert name in done.stdout
+    assert f"img2img {img2img.__version__}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing"],
+        ["upscale"],
+        ["upscale", "a.png"],
+        ["upscale", "a.png", "-o", "b", "--scale", "big"],
+        ["upscale", "a.png", "-o", "b", "--precision", "fp8"],
+        ["train", "wgan_gp", "--data", "x"],
+        ["models", "--nothing"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "usage: img2img" in captured.err
+
+
+@pytest.fixture
+def failing(capsys):
+    """Return a function that runs a command which must fail with one line, and returns that line."""
+
+    def run(*arguments):
+        assert main([str(each) for each in arguments]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        lines = captured.err.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("img2img: "), captured.err
+        return lines[0]
+
+    return run
+
+
+def test_errors_are_one_line(failing, trained, photos, tmp_path):
+    image = photos / "validation" / "0.png"
+    assert "did you mean 'wgan_gp'" in failing("show", "wgan_pg")
+    assert "no weight" in failing("upscale", image, "-o", tmp_path, "--model", "nothing-at-all")
+    assert "no weight" in failing("translate", image, "-o", tmp_path, "--model", "nothing-at-all")
+    assert "does not translate" in failing("translate", image, "-o", tmp_path, "--model", trained["upscaler"])
+    assert "does not upscale" in failing("upscale", image, "-o", tmp_path, "--model", trained["painter"])
+    assert "--quality 0" in failing("upscale", image, "-o", tmp_path, "--quality", 0, "--model", trained["upscaler"])
+    assert "no such folder" in failing("check", tmp_path / "none")
+    assert "unknown key 'a'" in failing("train", "wgan_gp", "--data", tmp_path, "-o", tmp_path, "--set", "a=b")
+    assert "did you mean 'batch'" in failing("train", "wgan_gp", "--data", "x", "-o", "y", "--set", "train.bach=3")
+    assert "no such folder" in failing("train", "wgan_gp", "--data", tmp_path / "none", "-o", tmp_path / "run")
+    assert "pnsr" in failing("evaluate", trained["upscaler"], "--data", photos / "validation", "--metrics", "pnsr")
+    assert "did you mean 'outlines'" in failing("prepare", "outline")
+    assert "makes images from images" in failing("synthesize", trained["upscaler"], "-o", tmp_path / "a.png")
+    assert "count" in failing("synthesize", trained["painter"], "-o", tmp_path / "a.png", "-n", 0)
+    (tmp_path / "bad.toml").write_text("name = ")
+    assert "bad.toml" in failing("show", tmp_path / "bad.toml")
+    (tmp_path / "bad.safetensors").write_bytes(b"\0" * 100)
+    assert "bad.safetensors" in failing("upscale", image, "-o", tmp_path, "--model", tmp_path / "bad.safetensors")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'wgan_gp'"):
+        main(["show", "--debug", "wgan_pg"])
+
+
+def test_an_unexpected_error_is_named(failing, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr(img2img, "list_models", broken)
+    assert failing("models") == "img2img: RuntimeError: first second"
+
+
+def test_an_interrupt_exits_with_130(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(img2img, "list_models", interrupted)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "img2img: interrupted\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_standard_output_that_is_full_or_closed():
+    command = [sys.executable, "-m", "img2img.cli", "models", "--json"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "w") as full:
+        processes = [subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True) for out in (full, writing)]
+        os.close(writing)
+        errors = [process.communicate()[1] for process in processes]
+    assert processes[0].returncode != 0 and "No space left" in errors[0]
+    assert "Traceback" not in errors[1], errors[1]
+
+
+def test_models_and_show(capsys):
+    assert main(["models", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in found] == names("models", ".toml")
+    for entry in found:
+        assert entry.keys() == {"name", "task", "about", "paper", "weights"} and entry["about"]
+    shipped = names("weights", ".safetensors")
+    assert sorted(weight for entry in found for weight in entry["weights"]) == shipped
+    assert main(["models", "*gan*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == {name for name in names("models", ".toml") if "gan" in name}
+    assert main(["show", "pix2pix"]) == 0
+    assert Recipe.parse(tomllib.loads(capsys.readouterr().out)).name == "pix2pix"
+    assert img2img.describe("pix2pix")["task"] == "paired"
+
+
+@pytest.mark.parametrize("name", names("models", ".toml"))
+def test_dry_run_prints_a_page_that_parses(name, capsys, tmp_path):
+    arguments = ["--data", "nowhere", "-o", str(tmp_path / "run"), "--set", "train.batch=3", "--images", "77"]
+    assert main(["train", name, *arguments, "--dry-run"]) == 0
+    recipe = Recipe.parse(tomllib.loads(capsys.readouterr().out))
+    assert (recipe.name, recipe.train.batch, recipe.train.images) == (name, 3, 77)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def tree(tmp_path, smooth):
+    """Return a folder with two images, one of them deeper."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    Image.fromarray(smooth(0, 12, 10)).save(tmp_path / "in" / "a.png")
+    Image.fromarray(smooth(1, 8, 20)).save(tmp_path / "in" / "deep" / "b.jpg")
+    return tmp_path / "in"
+
+
+def upscaled(tree, trained, *more):
+    out = tree.parent / "out"
+    arguments = ["upscale", tree, "-o", out, "--model", trained["upscaler"], "--json", "--device", "cpu", *more]
+    return main([str(each) for each in arguments]), out
+
+
+def test_upscale_a_folder_and_again(tree, trained, capsys):
+    code, out = upscaled(tree, trained)
+    facts = json.loads(capsys.readouterr().out)
+    assert code == 0 and (facts["written"], facts["skipped"], facts["failed"]) == (2, 0, 0)
+    assert facts["megapixels"] == pytest.approx((24 * 20 + 16 * 40) / 1e6, abs=1e-3)
+    assert Image.open(out / "a.png").size == (20, 24) and Image.open(out / "deep" / "b.jpg").size == (40, 16)
+    before = (out / "a.png").stat().st_mtime_ns
+    code, _ = upscaled(tree, trained)
+    facts = json.loads(capsys.readouterr().out)
+    assert code == 0 and (facts["written"], facts["skipped"]) == (0, 2)
+    (out / "a.png").unlink()
+    code, _ = upscaled(tree, trained)
+    assert json.loads(capsys.readouterr().out)["written"] == 1 and (out / "a.png").stat().st_mtime_ns != before
+    code, _ = upscaled(tree, trained, "--scale", "1.5")  # another scale makes them anew
+    assert json.loads(capsys.readouterr().out)["written"] == 2
+    assert Image.open(out / "a.png").size == (15, 18)
+    code, _ = upscaled(tree, trained, "--size", "100x", "--format", "webp", "--suffix=-big")
+    assert json.loads(capsys.readouterr().out)["written"] == 2
+    assert Image.open(out / "a-big.webp").size == (100, 120)
+
+
+def test_an_unreadable_file_costs_a_line_and_the_exit_code(tree, trained, capsys):
+    (tree / "bad.png").write_bytes(b"no image")
+    code, out = upscaled(tree, trained)
+    captured = capsys.readouterr()
+    facts = json.loads(captured.out)
+    assert code == 1 and (facts["written"], facts["failed"]) == (2, 1)
+    said = [line for line in captured.err.splitlines() if "bad.png" in line]
+    assert len(said) == 1 and "Traceback" not in captured.err
+    assert not (out / "bad.png").exists()
+
+
+def test_one_file_to_one_file(tree, trained, capsys):
+    run = trained["translator"]
+    target = tree.parent / "x" / "one.png"
+    assert main(["translate", str(tree / "a.png"), "-o", str(target), "--model", str(run), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "" and Image.open(target).size == (10, 12)
+
+
+def test_a_full_disk_stops_the_run_with_whole_files_only(tree, trained, capsys, monkeypatch):
+    import errno
+
+    from img2img.imaging import picture
+
+    write, done = picture.write, []
+
+    def full(path, *args, **options):
+        if done:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done.append(path)
+        write(path, *args, **options)
+
+    monkeypatch.setattr(picture, "write", full)
+    code, out = upscaled(tree, trained)
+    captured = capsys.readouterr()
+    assert code == 1 and "No space left on device" in captured.err
+    left = [path.name for path in out.rglob("*") if path.is_file() and not path.name.endswith(".jsonl")]
+    assert left == ["a.png"]
+    monkeypatch.undo()
+    assert upscaled(tree, trained)[0] == 0  # the same command goes on
+    assert json.loads(capsys.readouterr().out)["written"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(tree, trained, capsys):
+    out = tree.parent / "out"
+    out.mkdir(mode=0o500)
+    assert upscaled(tree, trained)[0] == 1
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_out_that_is_no_folder(tree, trained, failing):
+    (tree.parent / "file").write_text("")
+    options = ["--model", trained["upscaler"], "--device", "cpu"]
+    assert "file" in failing("upscale", tree, "-o", tree.parent / "file", *options)
+    assert "img2img" in failing("upscale", tree, "-o", "/proc/nothing/here", *options)
+
+
+def test_synthesize(trained, tmp_path):
+    run = str(trained["painter"])
+    options = ["--seed", "5", "--device", "cpu", "--precision", "fp32"]
+    assert main(["synthesize", run, "-n", "4", "-o", str(tmp_path / "sheet.png"), *options]) == 0
+    assert Image.open(tmp_path / "sheet.png").size == (2 * 10 + 2, 2 * 10 + 2)
+    assert main(["synthesize", run, "-n", "4", "-o", str(tmp_path / "single"), *options]) == 0
+    files = sorted(path.name for path in (tmp_path / "single").iterdir())
+    assert files == [f"5-{place:05d}.png" for place in range(4)]
+    sheet, single = (np.asarray(Image.open(tmp_path / path)) for path in ("sheet.png", "single/5-00000.png"))
+    assert np.array_equal(sheet[2:10, 2:10], single)
+
+
+def test_evaluate(trained, photos, capsys):
+    run, folder = str(trained["upscaler"]), str(photos / "validation")
+    assert main(["evaluate", run, "--data", folder, "--metrics", "psnr,l1", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == {"psnr", "l1"}
+
+
+def test_check(photos, tmp_path, capsys):
+    assert main(["check", str(photos / "train")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "nothing wrong" in captured.err
+    shutil.copytree(photos, tmp_path / "p")
+    (tmp_path / "p" / "train" / "bad.png").write_bytes(b"no image")
+    shutil.copy(tmp_path / "p" / "train" / "0.png", tmp_path / "p" / "validation" / "leak.png")
+    assert main(["check", str(tmp_path / "p"), "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    assert {finding["path"].rsplit("/", 1)[1] for finding in findings} == {"bad.png", "leak.png"}
+    assert all(finding.keys() == {"path", "severity", "what", "mend"} for finding in findings)
+    assert main(["check", str(tmp_path / "p" / "train"), "--minimum", "70"]) == 1
+    assert "smaller than 70" in capsys.readouterr().out
+
+
+def test_prepare_lists_the_shelf(capsys):
+    assert main(["prepare"]) == 0
+    assert capsys.readouterr().out.split() == sorted(names("datasets", ".toml"))
+
+
+def test_train_says_what_is_wrong_with_the_data(pages, photos, tmp_path, capsys):
+    (tmp_path / "page.json").write_text(json.dumps(pages["upscaler"]))
+    shutil.copytree(photos, tmp_path / "p")
+    (tmp_path / "p" / "train" / "bad.png").write_bytes(b"no image")
+    arguments = ["train", str(tmp_path / "page.json"), "--data", str(tmp_path / "p"), "-o", str(tmp_path / "run")]
+    arguments += ["--images", "4", "--device", "cpu", "--precision", "fp32"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    line = json.loads(captured.out)
+    assert line["images"] == 4 and "validation/psnr" in line  # train/ and validation/ were found
+    assert "error: " in captured.err and "bad.png" in captured.err
+    assert main([*arguments, "--no-check"]) == 0  # nothing left to do, which is no failure
+    assert main(["show", str(tmp_path / "run")]) == 0
+    assert tomllib.loads(capsys.readouterr().out.split("\n", 1)[1])["train"]["images"] == 4
+
+
+def test_a_signal_while_upscaling_leaves_whole_files_only(trained, tmp_path, smooth):
+    for place in range(40):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(smooth(place, 200, 200)).save(tmp_path / "in" / f"{place:02d}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "img2img.cli", "upscale", str(tmp_path / "in"), "-o", str(out)]
+    process = subprocess.Popen(
+        [*command, "--model", str(trained["upscaler"]), "--device", "cpu"], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and len(list(out.glob("[0-9]*.png"))) < 2:
+        pass
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in error, error
+    made = [path for path in out.iterdir() if not path.name.endswith(".jsonl")]
+    assert 2 <= len(made) < 40 and not [path for path in made if path.name.startswith(".")]
+    for path in made:
+        assert Image.open(path).size == (400, 400) and np.asarray(Image.open(path)).any()

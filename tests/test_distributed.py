@@ -1,0 +1,67 @@
+"""Two processes equal one that accumulates two batches."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import img2img
+from img2img.cli import train_process
+from img2img.engine import launch
+
+STEPS = 4
+
+
+@pytest.fixture
+def options(pages, folders, tmp_path):
+    def make(name, out, *changes):
+        page = pages[name]
+        page["train"] |= {"log_images": 1000, "ema": 0.9}
+        if name == "translator":
+            # What depends on the other images of a batch, or on dropped places of it, cannot be the same.
+            page["networks"]["generator"] |= {"norm": "none"}
+            page["networks"]["discriminator"] |= {"norm": "none"}
+        else:
+            page["networks"]["generator"] |= {"norm": "none"}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(page))
+        images = STEPS * 4 * (5 if name == "painter" else 1)
+        return {
+            "recipe": str(path),
+            "data": str(folders[name][0]),
+            "validation": folders[name][1] and str(folders[name][1]),
+            "out": str(tmp_path / out),
+            "images": images,
+            "set": list(changes),
+            "device": "cpu",
+            "precision": "fp32",
+            "doctor": False,
+            "progress": False,
+        }
+
+    return make
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without torch.distributed")
+@pytest.mark.parametrize("name", ["painter", "translator"])
+def test_two_processes_equal_one(name, options, tmp_path):
+    one = img2img.train(**options(name, "one", "train.accumulate=2"))
+    two = launch(train_process, options(name, "two"), 2)
+    first, second = (load_file(tmp_path / out / "last.safetensors") for out in ("one", "two"))
+    assert first.keys() == second.keys()
+    for key, tensor in first.items():
+        assert torch.allclose(tensor, second[key], rtol=0, atol=1e-6), (key, (tensor - second[key]).abs().max())
+    assert one["step"] == two["step"] == STEPS and one.keys() == two.keys()
+    for key, value in one.items():
+        assert two[key] == pytest.approx(value, rel=1e-5, abs=1e-6), key
+    logs = [(tmp_path / out / "log.jsonl").read_text().count("\n") for out in ("one", "two")]
+    assert logs[0] == logs[1], "both processes write the log"
+    # A run of one process goes on from a run of two.
+    more = options(name, "two", "train.accumulate=2")
+    assert img2img.train(**more | {"images": more["images"] * 2})["step"] == 2 * STEPS
+
+
+def test_a_process_that_fails_says_why(options):
+    with pytest.raises(ValueError, match="process . failed: .*did you mean 'batch'"):
+        launch(train_process, options("painter", "run", "train.bach=3"), 2)
