@@ -101,6 +101,7 @@ def _write(network: nn.Module, pipe: Pipeline, path: Path, facts: dict[str, Any]
             # What depends on weights alone (rearranged and constant kernels) is worked out now.
             optimizer.optimize(program.model, input_size_limit=2**40, output_size_limit=2**40)
     except Exception as error:  # the exporter wraps whatever the network's code raised
+        error = error.__cause__ or error
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"{pipe.name}: this network cannot be written as ONNX ({reason[:200]})") from error
     finally:

@@ -1,3 +1,4 @@
+import importlib
 import json
 
 import numpy as np
@@ -5,7 +6,6 @@ import pytest
 import torch
 
 from img2img import checkpoint
-from img2img import export as _verb  # noqa: F401 (the package's verb of the same name)
 from img2img.pipeline import load
 from img2img.recipe import read
 from img2img.systems.system import build
@@ -14,9 +14,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-import importlib  # noqa: E402
-
-module = importlib.import_module("img2img.export")
+module = importlib.import_module("img2img.export")  # "from img2img import" would give the verb of this name
 export = module.export
 
 PAGES = {

@@ -322,7 +322,8 @@ def ours(setup: dict[str, Any]) -> Contestant:
 
     engine.keep_memory()
     pipe = load(setup["file"], device="cpu", precision=setup["precision"])
-    image = torch.from_numpy(read(next(Path(setup["in"]).iterdir())).pixels).permute(2, 0, 1)[None].float() / 255
+    pixels = read(next(Path(setup["in"]).iterdir())).pixels
+    image = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         pipe.tensor(image)
 
