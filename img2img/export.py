@@ -157,8 +157,10 @@ def _onnxruntime(path: Path, images: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _opencv(path: Path, images: list[np.ndarray]) -> list[np.ndarray]:
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its errors come as exceptions too
+    log = getattr(cv2.utils, "logging", None)  # some builds of version 4 have none
+    level = log and log.getLogLevel()
+    if log:
+        log.setLogLevel(log.LOG_LEVEL_SILENT)  # its errors come as exceptions too
     try:
         found = []
         for image in images:
@@ -167,7 +169,8 @@ def _opencv(path: Path, images: list[np.ndarray]) -> list[np.ndarray]:
             found.append(network.forward().copy())
         return found
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        if log:
+            log.setLogLevel(level)
 
 
 class _Portable(nn.Module):

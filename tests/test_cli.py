@@ -158,7 +158,9 @@ def test_standard_output_that_is_full_or_closed():
     reading, writing = os.pipe()
     os.close(reading)
     with open("/dev/full", "w") as full:
-        processes = [subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True) for out in (full, writing)]
+        processes = [
+            subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True) for out in (full, writing)
+        ]
         os.close(writing)
         errors = [process.communicate()[1] for process in processes]
     assert processes[0].returncode != 0 and "No space left" in errors[0]

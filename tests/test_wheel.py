@@ -36,19 +36,20 @@ def wheel(tmp_path_factory):
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(target)]
     done = subprocess.run([*command, str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return next(target.glob("*.whl"))
+    return next(target.glob("*.whl")), source
 
 
 @needs_checkout
 def test_the_wheel_holds_the_package_and_its_shelves(wheel):
-    with zipfile.ZipFile(wheel) as archive:
+    file, source = wheel
+    with zipfile.ZipFile(file) as archive:
         found = archive.namelist()
         assert {name.split("/")[0] for name in found} == {"img2img", f"img2img-{img2img.__version__}.dist-info"}
-        for path in (CHECKOUT / "img2img").rglob("*.py"):
-            assert path.relative_to(CHECKOUT).as_posix() in found, "pyproject.toml lists the packages by hand"
+        for path in (source / "img2img").rglob("*.py"):
+            assert path.relative_to(source).as_posix() in found, "pyproject.toml lists the packages by hand"
         for shelf, kinds in (("models", "toml"), ("datasets", "toml"), ("weights", "safetensors json")):
             for kind in kinds.split():
-                for path in (CHECKOUT / shelf).glob(f"*.{kind}"):
+                for path in (source / shelf).glob(f"*.{kind}"):
                     assert f"img2img/{shelf}/{path.name}" in found
         metadata = archive.read(f"img2img-{img2img.__version__}.dist-info/METADATA").decode()
         assert "License-Expression: MIT" in metadata
@@ -58,7 +59,7 @@ def test_the_wheel_holds_the_package_and_its_shelves(wheel):
 
 @needs_checkout
 def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheel[0]) as archive:
         archive.extractall(tmp_path)
     script = (
         "import img2img, json; print(img2img.__file__); print(json.dumps([m['name'] for m in img2img.list_models()]))"

@@ -334,6 +334,14 @@ def test_the_peers_ways_compute_what_ours_does(tmp_path, photos, weight):
     assert np.abs(got - load(weight, precision="fp32")(image, channels="bgr", tile=0).astype(int)).max() <= 1
 
 
+def test_peak_memory_is_the_childs_own():
+    ballast = np.ones(60 * 2**20)  # of this process
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import benchmark_upscale as tool; "
+    code += "x = b'1' * 2**27; print(tool.peak_bytes())"
+    found = int(run("-c", code, ROOT / "tools").stdout)
+    assert 2**27 < found < ballast.nbytes
+
+
 def test_speed_names_its_contestants(capsys):
     assert tool("benchmark_upscale").main(["--only", "nobody"]) == 1
     assert "no contestant is called nobody; there are: fast; " in capsys.readouterr().err
