@@ -229,8 +229,8 @@ def check(*folders: str | Path, validation: str | Path | None = None, minimum: i
 
 
 def export(model: str | Path, target: str | Path) -> dict[str, Any]:
-    """Write a trained network as ONNX, checked against PyTorch: `img2img.export.export`."""
-    from img2img.export import export as write
+    """Write a trained network as ONNX, checked against PyTorch: `img2img.exporter.export`."""
+    from img2img.exporter import export as write
 
     return write(model, target)
 

@@ -162,9 +162,7 @@ class Recipe:
             if isinstance(self.optimizer[key], dict) and key not in self.schedule:
                 raise ValueError(f"{where}: optimizer.{key} is no phase of the schedule{nearest(key, self.schedule)}")
         if self.adversarial is None and ("discriminator" in self.schedule or self.task == "generate"):
-            raise ValueError(
-                f"{where}: key 'adversarial' is missing; it says what the discriminator learns"
-            )
+            raise ValueError(f"{where}: key 'adversarial' is missing; it says what the discriminator learns")
         if self.adversarial is not None and "discriminator" not in self.networks:
             raise ValueError(f"{where}: 'adversarial' needs a network 'discriminator' under [networks]")
         if self.adversarial is None and not self.fidelity:

@@ -122,7 +122,8 @@ class Trainer:
         main = self.rank == 0
         if main:
             self.out.mkdir(parents=True, exist_ok=True)
-            for left in self.out.glob(".*.partial*"):  # of a run that was killed while it wrote
+            # Of a run that was killed while it wrote; safetensors has temporary files of its own.
+            for left in (*self.out.glob(".*.partial*"), *self.out.glob(".tmp??????")):
                 left.unlink(missing_ok=True)
             self._trim_log()
             with checkpoint.atomic(self.out / "recipe.toml") as path:

@@ -158,9 +158,10 @@ def test_a_log_without_a_checkpoint_is_begun_anew(options):
     run["out"].mkdir()
     (run["out"] / "log.jsonl").write_text('{"step": 1, "images": 2, "old": 1}\n{"step"')
     (run["out"] / ".last.0000.partial.safetensors").write_text("half")
+    (run["out"] / ".tmpAb12Cd").write_text("half")  # as safetensors calls its own
     img2img.train(**run, images=4)
     assert "old" not in (run["out"] / "log.jsonl").read_text()
-    assert not list(run["out"].glob(".*partial*"))
+    assert not list(run["out"].glob(".*"))
 
 
 def test_interrupt_saves_and_exits_with_130(options):

@@ -1,8 +1,7 @@
 """Draw one picture: crops of photos as bicubic, as each model makes them, and as they were.
 
-    python tools/compare_upscalers.py truth.png --box 180,60,128,128 --models fast.x4 fast_gan.x4 -o comparison.png
-
-Each photo is reduced by bicubic first; several photos give several rows.
+Each photo is reduced by bicubic first; several photos give several rows. For example:
+python tools/compare_upscalers.py truth.png --box 180,60,128,128 --models fast.x4 fast_gan.x4 -o comparison.png
 """
 
 import argparse
@@ -17,7 +16,9 @@ from img2img.data.photos import rgb
 from img2img.imaging.picture import Picture, write
 
 
-def panel(path: Path, box: tuple[int, int, int, int], models: list[str], scale: int, zoom: int) -> list[tuple[str, Image.Image]]:
+def panel(
+    path: Path, box: tuple[int, int, int, int], models: list[str], scale: int, zoom: int
+) -> list[tuple[str, Image.Image]]:
     """Return the labelled crops of one photo."""
     truth = rgb(path)
     truth = np.ascontiguousarray(truth[: truth.shape[0] // scale * scale, : truth.shape[1] // scale * scale])
@@ -26,7 +27,10 @@ def panel(path: Path, box: tuple[int, int, int, int], models: list[str], scale: 
     found = [("bicubic", np.asarray(Image.fromarray(small).resize(truth.shape[1::-1], Image.Resampling.BICUBIC)))]
     found += [(name, img2img.upscale(small, model=name)) for name in models] + [("truth", truth)]
     size = (wide * zoom, high * zoom)
-    return [(name, Image.fromarray(p[y : y + high, x : x + wide]).resize(size, Image.Resampling.NEAREST)) for name, p in found]
+    return [
+        (name, Image.fromarray(pixels[y : y + high, x : x + wide]).resize(size, Image.Resampling.NEAREST))
+        for name, pixels in found
+    ]
 
 
 def main() -> None:

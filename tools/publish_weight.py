@@ -1,6 +1,6 @@
-"""Put a run's best weights on the shelf: half precision, with the recipe in the header and a card in weights/manifest.json.
+"""Put a run's best weights on the shelf, in half precision, with a card in weights/manifest.json.
 
-    python tools/publish_weight.py runs/fast.x4 fast.x4 --data photos
+For example: python tools/publish_weight.py runs/fast.x4 fast.x4 --data photos
 """
 
 import argparse

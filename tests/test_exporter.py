@@ -1,4 +1,3 @@
-import importlib
 import json
 
 import numpy as np
@@ -14,7 +13,8 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-module = importlib.import_module("img2img.export")  # "from img2img import" would give the verb of this name
+from img2img import exporter as module  # noqa: E402
+
 export = module.export
 
 PAGES = {
