@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -112,6 +114,10 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
         max_restarts=0,
         start_method="spawn",
     )
+    # The launcher puts its own handlers in place and leaves them there.
+    names = [signal.SIGINT, signal.SIGTERM] + [getattr(signal, n) for n in ("SIGHUP", "SIGQUIT") if hasattr(signal, n)]
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {name: signal.getsignal(name) for name in names} if main else {}
     try:
         return elastic_launch(config, _recorded)(function, options)[0]
     except ChildFailedError as error:
@@ -120,6 +126,9 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
         if isinstance(message, dict):
             message = message.get("message", "")
         raise ValueError(f"process {failure.local_rank} failed: {(str(message).splitlines() or [''])[-1]}") from None
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
 
 
 def _recorded(function: Callable[[dict], Any], options: dict) -> Any:

@@ -76,7 +76,7 @@ def assert_same(one, two, header=True):
     assert (one / "log.jsonl").read_text() == (two / "log.jsonl").read_text()
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert process.is_alive() and time.monotonic() < end, "the run ended or hung before it was killed"
@@ -170,7 +170,7 @@ def test_interrupt_saves_and_exits_with_130(options):
     command += ["-o", str(run["out"]), "--device", "cpu", "--precision", "fp32", "--no-check"]
     command += [part for change in run["set"] for part in ("--set", change)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while lines(run["out"]) < 2 and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 JUDGES = ("efficientnet_lite0", "hed_vgg16")
-CROP = 512  # the perceptual distance is computed on the central square of this side
+CROP = 256  # the perceptual distance is computed on the central square of this side
 
 
 def main(argv: Sequence[str] | None = None) -> int:
