@@ -87,7 +87,6 @@ BOUNDS = {
     "validate.size": (16, 65536),
 }
 SECTIONS = {"data": Data, "train": Train, "validate": Validate}
-TEXTS = ("name", "task", "paper", "about")
 
 
 @dataclass
