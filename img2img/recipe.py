@@ -26,8 +26,11 @@ class Data:
 
     size: int = 64
     channels: int = 3
+    input_channels: int = 0
     scale: int = 1
     degradation: dict | None = None
+    direction: Literal["ab", "ba"] = "ab"
+    augment: dict | None = None
     flip: bool = True
     rotate: bool = False
     flat: float = 0.0
@@ -73,6 +76,7 @@ class Validate:
 BOUNDS = {
     "data.size": (1, 65536),
     "data.channels": (1, 3),
+    "data.input_channels": (0, 64),
     "data.scale": (1, 64),
     "train.images": (1, math.inf),
     "train.batch": (1, 2**20),

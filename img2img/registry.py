@@ -50,6 +50,7 @@ TABLES: dict[str, dict[str, str]] = {
         "ssim": "fidelity.structural:ssim",
         "total_variation": "fidelity.total_variation:total_variation",
     },
+    "augment": {"paired": "data.pairs:Augment"},
     "degradation": {
         "bicubic": "data.degrade:bicubic",
         "realistic": "data.degrade:Realistic",

@@ -1,28 +1,41 @@
 """A folder of images as they are, brought to one size."""
 
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from img2img.data.photos import Store, images_in
+from img2img.checkpoint import atomic
+from img2img.data import fetch
+from img2img.data.photos import Store, images_in, rgb
+from img2img.imaging import picture
 
 
 class Images:
     """Images ``real`` (C, size, size) in [-1, 1]: the largest centred square of each, resized.
 
     Args:
-        folder: a folder of images, searched below.
+        folder: a folder of images, searched below; or several.
         size: side in pixels.
-        channels: 1 or 3.
+        channels: 1 (grey), 3 (RGB), 4 (RGB and alpha) or more; see `stored`.
         flip: mirror half of them.
     """
 
-    def __init__(self, folder: str | Path, size: int, channels: int = 3, flip: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path | Sequence[str | Path], size: int, channels: int = 3, flip: bool = False
+    ) -> None:
         self.size, self.flip = size, flip
-        self.images = Store(images_in(folder), channels, f"square{size}", lambda pixels: square(pixels, size))
+        folders = [folder] if isinstance(folder, str | Path) else folder
+        files = [path for each in folders for path in files_in(each)]
+        self.images = stored(files, channels, f"square{size}", lambda pixels: square(pixels, size))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -32,11 +45,102 @@ class Images:
         return {"real": signed(self.images[index], bool(self.flip and rng.random() < 0.5))}
 
 
+class Planes(Store):
+    """As `Store`, for what is neither grey nor RGB: RGB with alpha, and arrays of any number of channels.
+
+    Args:
+        files: image files, or ``.npy`` files that hold (H, W) or (H, W, ``channels``) uint8 or uint16.
+        channels: 4 takes images with their alpha as it is (255 where they have none); any other number but 1 and 3
+            takes ``.npy`` files only.
+        name: as in `Store`.
+        reduce: as in `Store`.
+    """
+
+    def __init__(self, files: list[Path], channels: int, name: str, reduce: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__([])
+        folder = fetch.cache() / "decoded"
+        for path in tqdm(files, desc=f"decode {name}", unit="image", disable=None, leave=False):
+            facts = os.stat(path)
+            key = json.dumps([str(path.resolve()), facts.st_size, facts.st_mtime_ns, channels, name, "planes"])
+            target = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+            if not target.is_file():
+                try:
+                    pixels = reduce(planes(path, channels))
+                except (ValueError, OSError, EOFError, cv2.error) as error:
+                    tqdm.write(f"{path}: {' '.join(str(error).split())} (skipped)", file=sys.stderr)
+                    self.skipped.append(path)
+                    continue
+                with atomic(target) as temporary:
+                    np.save(temporary, pixels)
+            self.stored.append(target)
+            self.files.append(path)
+
+
+def planes(path: Path, channels: int) -> np.ndarray:
+    """Return a file's pixels as uint8 (H, W, ``channels``), alpha as it is.
+
+    Raises:
+        ValueError: the file is not readable, or has another number of channels.
+    """
+    if path.suffix.lower() != ".npy":
+        if channels in (1, 3):
+            return rgb(path, channels)
+        pixels = _bytes(picture.read(path).pixels)
+        if channels != 4:
+            raise ValueError(f"an image file has no {channels} channels; save it as .npy, (H, W, {channels}) uint8")
+        colour, alpha = pixels[..., :3], pixels[..., 3:]
+        if pixels.shape[2] < 3:
+            colour, alpha = pixels[..., :1].repeat(3, axis=2), pixels[..., 1:]
+        return np.concatenate([colour, alpha if alpha.size else np.full_like(colour[..., :1], 255)], axis=2)
+    pixels = np.load(path, allow_pickle=False)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] != channels or pixels.dtype not in (np.uint8, np.uint16) or not pixels.size:
+        raise ValueError(
+            f"an array of {pixels.dtype} {pixels.shape}; expected (H, W, {channels}) uint8 or uint16"
+            + (", or set the number of channels" if pixels.ndim == 3 else "")
+        )
+    return _bytes(pixels)
+
+
+def stored(files: list[Path], channels: int, name: str, reduce: Callable[[np.ndarray], np.ndarray]) -> Store:
+    """Return the decoded ``files``: a `Store` of grey or RGB images, or `Planes` for another number of channels.
+
+    Files that cannot be read are named once on stderr, left out, and counted there in the end.
+    """
+    plain = channels in (1, 3) and not any(path.suffix.lower() == ".npy" for path in files)
+    found = (Store if plain else Planes)(files, channels, name, reduce)
+    if len(found.skipped) > 1:
+        tqdm.write(f"{len(found.skipped)} of {len(files)} images cannot be read and are left out", file=sys.stderr)
+    return found
+
+
+def files_in(folder: str | Path) -> list[Path]:
+    """Return the images and ``.npy`` arrays below a folder, sorted by name.
+
+    Raises:
+        ValueError: there is no such folder, or nothing of that kind in it.
+    """
+    arrays = sorted(path for path in Path(folder).rglob("*.npy") if path.is_file())
+    try:
+        return sorted(images_in(folder) + arrays)
+    except ValueError:
+        if arrays:
+            return arrays
+        raise
+
+
 def square(pixels: np.ndarray, size: int) -> np.ndarray:
     """Return the largest centred square of (H, W, C) pixels, resized to ``size``."""
     side = min(pixels.shape[:2])
     y, x = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
     return resize(pixels[y : y + side, x : x + side], size, size)
+
+
+def shorter(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Return (H, W, C) pixels resized so that their shorter side has ``size`` pixels."""
+    factor = size / min(pixels.shape[:2])
+    height, width = (max(size, round(side * factor)) for side in pixels.shape[:2])
+    return resize(pixels, height, width)
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -54,3 +158,7 @@ def signed(pixels: np.ndarray, mirror: bool = False) -> Tensor:
     """Return uint8 (H, W, C) as a tensor (C, H, W) in [-1, 1]."""
     pixels = pixels[:, ::-1] if mirror else pixels
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / 127.5 - 1)
+
+
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from img2img.data.images import Images, resize, signed, square
+from img2img.data.images import Images, resize, shorter, signed, square
 
 
 def test_images(tmp_path, smooth):
@@ -51,3 +51,15 @@ def test_signed():
     assert values.shape == (1, 2, 2)
     assert values.flatten().tolist() == pytest.approx([-1, 1, -0.6, 0.6])
     assert torch.equal(signed(np.array([[[0], [255]]], np.uint8), mirror=True).flatten(), torch.tensor([1.0, -1.0]))
+
+
+def test_several_folders(tmp_path, smooth):
+    for place in range(2):
+        (tmp_path / str(place)).mkdir()
+        Image.fromarray(smooth(place, 8, 8)).save(tmp_path / str(place) / "x.png")
+    assert len(Images([tmp_path / "0", tmp_path / "1"], 8)) == len(Images(tmp_path, 8)) == 2
+
+
+@pytest.mark.parametrize(("height", "width", "wanted"), [(40, 20, (32, 16)), (20, 50, (16, 40)), (7, 7, (16, 16))])
+def test_shorter_side(height, width, wanted):
+    assert shorter(np.zeros((height, width, 3), np.uint8), 16).shape == (*wanted, 3)
