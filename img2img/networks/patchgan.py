@@ -6,17 +6,20 @@ from torch import Tensor, nn
 
 from img2img.adversarial.stabilize import spectral_norm
 from img2img.networks.dcgan import small_normal
-from img2img.networks.unet import normalisation
+from img2img.networks.norms import normalisation
 
 
 class PatchGAN(nn.Module):
     """Images (N, C, H, W) to one logit a patch (N, 1, h, w).
 
     Args:
-        inputs: channels in; a conditional discriminator sees source and target, 0 stands for twice ``channels``.
-        channels: channels of one image.
+        inputs: channels in; a conditional discriminator sees source and target, and 0 stands for the sum of both.
+        channels: channels of a target.
+        input_channels: channels of a source; 0 for as many as a target has.
         width: channels of the first layer; they double up to eight times that.
-        layers: halvings: 3 judges patches of 70 pixels, 1 of 16, 0 single pixels.
+        layers: halvings: 3 judges patches of 70 pixels, 1 of 16, 0 single pixels (the paper's PixelGAN); "image" for as
+            many as it takes until a patch is as large as the image (the paper's ImageGAN: 5 for 256 pixels).
+        size: side of the images, for ``layers = "image"``.
         norm: "batch", "instance", "spectral" or "none".
     """
 
@@ -24,12 +27,17 @@ class PatchGAN(nn.Module):
         self,
         inputs: int = 0,
         channels: int = 3,
+        input_channels: int = 0,
         width: int = 64,
-        layers: int = 3,
+        layers: int | Literal["image"] = 3,
+        size: int = 256,
         norm: Literal["batch", "instance", "spectral", "none"] = "batch",
     ) -> None:
         super().__init__()
-        inputs, bias = inputs or 2 * channels, norm != "batch"
+        inputs, bias = inputs or (input_channels or channels) + channels, norm != "batch"
+        if layers == "image":
+            # n halvings and the two convolutions behind them see 9 * 2^n - 2 pixels.
+            layers = next(count for count in range(1, 64) if 9 * 2**count - 2 >= size)
         if not 0 <= layers <= 16:
             raise ValueError(f"network patchgan: layers = {layers} must be 0 to 16")
         if layers == 0:

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from img2img.networks.dcgan import small_normal
-
-
-def normalisation(kind: str, width: int) -> list[nn.Module]:
-    """Return the layer called "batch" or "instance", or nothing for "none"."""
-    if kind == "batch":
-        return [nn.BatchNorm2d(width)]
-    return [nn.InstanceNorm2d(width)] if kind == "instance" else []
+from img2img.networks.norms import normalisation
 
 
 class Level(nn.Module):
@@ -41,15 +35,20 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """(N, C, H, W) -> (N, outputs, H, W), both in [-1, 1]; H and W multiples of ``2 ** depth``.
+    """(N, input_channels, H, W) -> (N, channels, H, W), both in [-1, 1]; H and W multiples of ``2 ** depth``.
 
     Args:
         width: channels of the first level; they double up to eight times that.
         depth: halvings; 0 for as many as ``size`` allows, down to one pixel, as in the paper.
         size: side of the training images.
-        channels: input channels. outputs: output channels; 0 for as many as go in.
+        channels: output channels.
+        input_channels: 0 for as many as come out.
         norm: "batch", "instance" or "none".
         dropout: share of values dropped in the innermost levels: the paper's noise.
+
+    Attributes:
+        multiple: what H and W must be a multiple of.
+        margin: how far in pixels, in such multiples, an input pixel reaches while the norms' statistics stand still.
     """
 
     def __init__(
@@ -58,25 +57,28 @@ class UNet(nn.Module):
         depth: int = 0,
         size: int = 256,
         channels: int = 3,
-        outputs: int = 0,
+        input_channels: int = 0,
         norm: Literal["batch", "instance", "none"] = "batch",
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        depth = depth or max(2, (size & -size).bit_length() - 1)
-        if not 2 <= depth <= 16 or size % 2**depth:
+        depth = depth or max(1, (size & -size).bit_length() - 1)
+        if not 1 <= depth <= 16 or size % 2**depth:
             raise ValueError(
-                f"network unet: size {size} cannot be halved {depth} times; choose another depth, 2 or more"
+                f"network unet: size {size} cannot be halved {depth} times; choose another depth, 1 or more"
             )
         self.multiple = 2**depth
+        # From pixel to pixel the deepest level reaches 3 of its positions, each level above 2 * that + 1: 2^(d+1) - 1.
+        self.margin = 2 * self.multiple
         widths = [width * min(8, 2**place) for place in range(depth)]
         inner: nn.Module | None = None
         for place in reversed(range(1, depth)):
             deep = inner is not None and widths[place] == widths[place - 1]
             inner = Level(widths[place - 1], widths[place], inner, norm, dropout if deep else 0.0)
-        self.first = nn.Conv2d(channels, width, 4, 2, 1)
-        self.inner = inner
-        self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(width * 2, outputs or channels, 4, 2, 1), nn.Tanh())
+        self.first = nn.Conv2d(input_channels or channels, width, 4, 2, 1)
+        self.inner = inner or nn.Identity()
+        joined = width * 2 if inner else width
+        self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(joined, channels, 4, 2, 1), nn.Tanh())
         self.apply(small_normal)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from img2img.imaging import tiles
 from img2img.networks.unet import Level, UNet
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize("size", [16, 48, 64])
 def test_shapes(size, norm):
-    net = UNet(width=4, size=size, channels=3, outputs=1, norm=norm)
+    net = UNet(width=4, size=size, channels=1, input_channels=3, norm=norm)
     assert net.multiple == size & -size
     found = net(torch.randn(2, 3, size, size * 2))
     assert found.shape == (2, 1, size, size * 2) and found.abs().max() <= 1
@@ -54,7 +55,26 @@ def test_dropout_is_the_noise_of_training():
         assert torch.equal(net(x), net(x))
 
 
-@pytest.mark.parametrize("depth", [-1, 1, 5, 17])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_margin_is_the_measured_radius(depth, norm):
+    torch.manual_seed(0)
+    net = UNet(width=2, depth=depth, size=16, channels=1, norm=norm).eval()
+    assert net.margin == tiles.margin_of(net, 1, multiple=net.multiple)
+
+
+@pytest.mark.parametrize(("size", "depth"), [(28, 2), (30, 1), (32, 5), (96, 5)])
+def test_as_many_halvings_as_the_size_allows(size, depth):
+    net = UNet(width=2, size=size)
+    assert net.multiple == 2**depth and net(torch.randn(1, 3, size, size)).shape == (1, 3, size, size)
+
+
+@pytest.mark.parametrize("depth", [-1, 5, 17])
 def test_depths_that_cannot_be(depth):
     with pytest.raises(ValueError, match=f"size 16 cannot be halved {depth} times"):
         UNet(size=16, depth=depth)
+
+
+def test_odd_sizes_cannot_be():
+    with pytest.raises(ValueError, match="size 27 cannot be halved 1 times"):
+        UNet(size=27)
