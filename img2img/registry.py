@@ -31,17 +31,18 @@ TABLES: dict[str, dict[str, str]] = {
         "unet": "networks.unet:UNet",
     },
     "adversarial": {
-        name: f"adversarial.losses:{name}"
-        for name in (
-            "hinge",
-            "least_squares",
-            "logistic",
-            "maximum_likelihood",
-            "minimax",
-            "relativistic",
-            "relativistic_average",
-            "wasserstein",
-        )
+        "began": "adversarial.losses:BEGAN",
+        "density_ratio": "adversarial.losses:density_ratio",
+        "ebgan": "adversarial.losses:EBGAN",
+        "fgan": "adversarial.losses:FGAN",
+        "hinge": "adversarial.losses:hinge",
+        "least_squares": "adversarial.losses:least_squares",
+        "logistic": "adversarial.losses:Logistic",
+        "maximum_likelihood": "adversarial.losses:maximum_likelihood",
+        "minimax": "adversarial.losses:minimax",
+        "relativistic": "adversarial.losses:relativistic",
+        "relativistic_average": "adversarial.losses:relativistic_average",
+        "wasserstein": "adversarial.losses:wasserstein",
     },
     "penalty": {name: f"adversarial.penalties:{name}" for name in ("gradient_penalty", "r1", "r2")},
     "fidelity": {

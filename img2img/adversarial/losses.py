@@ -1,17 +1,20 @@
 """Adversarial losses: what each player pays for the discriminator's logits.
 
 Every loss is a pair of functions of (real, fake), the logits of real and of generated samples, and
-is elementwise: it returns the shape of its logits, and the system averages. A positive logit says
-"real". The generator's cost gets the real logits too, because the relativistic ones compare; the
-others ignore them. Give logits in float32: the exponentials below are worth their bits.
+is elementwise: it returns the shape of its logits, and the system averages. A larger logit says
+"more real" in every one of them; a network that judges by an energy gives minus the energy. The
+generator's cost gets the real logits too, because the relativistic ones compare; the others ignore
+them. A loss without options is an `Adversarial`, one with options a class with the same two methods,
+one with state a module. Give logits in float32: the exponentials below are worth their bits.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn.functional import relu, softplus
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, relu, softplus
 
 
 class Adversarial(NamedTuple):
@@ -29,8 +32,35 @@ def _average(logits: Tensor) -> Tensor:
     return logits.mean(0, keepdim=True)  # over the batch: each patch of a PatchGAN has its own
 
 
-logistic = Adversarial(_cross_entropy, lambda real, fake: softplus(-fake))
-"""The original game with the non-saturating generator, Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661)."""
+class Logistic:
+    """The original game with the non-saturating generator, Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661).
+
+    Args:
+        real_label: what the discriminator should say of real samples, in (0, 1]. Below 1 it is one-sided label
+            smoothing, Salimans et al. 2016 (https://arxiv.org/abs/1606.03498), section 3.4, there 0.9: the best
+            discriminator is then real_label * p / (p + q), so that it never grows sure. Fakes keep their label 0.
+
+    Raises:
+        ValueError: the label is outside its range.
+    """
+
+    def __init__(self, real_label: float = 1.0) -> None:
+        if not 0 < real_label <= 1:
+            raise ValueError(f"real_label = {real_label} must be over 0 and at most 1")
+        self.real_label = real_label
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the cross-entropy with the two labels."""
+        # softplus(-x) + (1 - a) x = -a log s(x) - (1 - a) log(1 - s(x))
+        return _cross_entropy(real, fake) + (1 - self.real_label) * real
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return -log D of the fakes."""
+        return softplus(-fake)
+
+
+logistic = Logistic()
+"""The game without smoothed labels."""
 
 minimax = Adversarial(_cross_entropy, lambda real, fake: -softplus(fake))
 """The original zero-sum game: the generator minimises log(1 - D), and saturates where D is sure (Goodfellow 2014)."""
@@ -64,3 +94,142 @@ relativistic_average = Adversarial(
     lambda real, fake: _cross_entropy(fake - _average(real), real - _average(fake)),
 )
 """Against the average of the other batch (RaSGAN), Jolicoeur-Martineau 2018, equations 8 and 9."""
+
+
+class Conjugate(NamedTuple):
+    """One f-divergence D(P|Q) = E_Q f(p / q) in variational form, as functions of the network's last value v.
+
+    ``activation`` is g(v), which maps the reals into the conjugate's domain; ``composed`` is f*(g(v)), written as one
+    expression that neither overflows nor cancels where the two steps would.
+    """
+
+    activation: Callable[[Tensor], Tensor]
+    composed: Callable[[Tensor], Tensor]
+
+
+LOG2 = math.log(2)
+DIVERGENCES = {
+    "kl": Conjugate(lambda v: v, lambda v: torch.exp(v - 1)),
+    "reverse_kl": Conjugate(lambda v: -torch.exp(-v), lambda v: v - 1),
+    "pearson": Conjugate(lambda v: v, lambda v: v.square() / 4 + v),
+    "neyman": Conjugate(lambda v: -torch.expm1(-v), lambda v: -2 * torch.expm1(-v / 2)),
+    "squared_hellinger": Conjugate(lambda v: -torch.expm1(-v), torch.expm1),
+    "jensen_shannon": Conjugate(lambda v: LOG2 + logsigmoid(v), lambda v: softplus(v) - LOG2),
+    "gan": Conjugate(logsigmoid, softplus),
+    "total_variation": Conjugate(lambda v: torch.tanh(v) / 2, lambda v: torch.tanh(v) / 2),
+}
+"""Nowozin et al. 2016 (https://arxiv.org/abs/1606.00709), tables 2 and 6."""
+
+Divergence = Literal[
+    "kl", "reverse_kl", "pearson", "neyman", "squared_hellinger", "jensen_shannon", "gan", "total_variation"
+]
+
+
+class FGAN:
+    """Minimise an f-divergence by its Fenchel conjugate, Nowozin et al. 2016 (https://arxiv.org/abs/1606.00709).
+
+    The discriminator maximises E_P g(v) - E_Q f*(g(v)) (equation 6), whose supremum is the divergence D(P|Q) of the
+    data P from the model Q. "gan" is the original game: its supremum is 2 JS - log 4. "total_variation" is half the
+    integral of |p - q|, "jensen_shannon" twice the usual (Lin's) divergence, as in the paper's table 1. The
+    exponentials of KL, reverse KL, Neyman and Hellinger are unbounded: keep logits small by a penalty or a low rate.
+
+    Args:
+        divergence: one of the eight.
+        saturating: the generator minimises -E_Q f*(g(v)), its part of the same value; if not, it maximises E_Q g(v),
+            as the paper's section 3.2 advises where the discriminator is far ahead. The fixed point is the same.
+    """
+
+    def __init__(self, divergence: Divergence = "jensen_shannon", saturating: bool = False) -> None:
+        self.conjugate, self.saturating = DIVERGENCES[divergence], saturating
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return f*(g(fake)) - g(real): minus a lower bound of the divergence."""
+        return self.conjugate.composed(fake) - self.conjugate.activation(real)
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return what the generator minimises on its fakes."""
+        return -self.conjugate.composed(fake) if self.saturating else -self.conjugate.activation(fake)
+
+
+UNIT = math.log(math.e - 1)
+
+
+def _ratio(logits: Tensor) -> Tensor:
+    return softplus(logits + UNIT)
+
+
+density_ratio = Adversarial(
+    lambda real, fake: (_ratio(fake).square() - 1) / 2 - (_ratio(real) - 1),
+    lambda real, fake: (_ratio(fake) - 1).square() / 2,
+)
+"""b-GAN in its Pearson version, Uehara et al. 2016 (https://arxiv.org/abs/1610.02920): f(r) = (r - 1)^2 / 2.
+
+The discriminator estimates r = p / q by the Bregman divergence E_Q[f'(r) r - f(r)] - E_P[f'(r)]; the generator then
+minimises the f-divergence E_Q f(r) with that ratio. Here r = softplus(logit + log(e - 1)): positive, 1 at a logit of 0.
+"""
+
+
+class EBGAN:
+    """Energy-based GAN, Zhao et al. 2016 (https://arxiv.org/abs/1609.03126), equations 1 and 2.
+
+    The discriminator gives low energies to real samples and pushes those of fakes up to a margin. Logits are minus
+    the energies (0 or less), as ``autoencoder_discriminator`` gives them.
+
+    Args:
+        margin: energy from which on a fake is bad enough; about that of a real sample before training, or less.
+
+    Raises:
+        ValueError: the margin is not positive.
+    """
+
+    def __init__(self, margin: float = 1.0) -> None:
+        if margin <= 0:
+            raise ValueError(f"margin = {margin} must be over 0")
+        self.margin = margin
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return energy(real) + max(0, margin - energy(fake))."""
+        return -real + relu(self.margin + fake)
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return energy(fake)."""
+        return -fake
+
+
+class BEGAN(nn.Module):
+    """Boundary equilibrium, Berthelot et al. 2017 (https://arxiv.org/abs/1703.10717), section 3.4.
+
+    Logits are minus the energies L, as ``autoencoder_discriminator`` with error = "l1" gives them. The weight k of the
+    fakes' energy is steered so that E L(fake) = diversity * E L(real). In training mode each call of ``discriminator``
+    takes one such step; k and the convergence measure are buffers, for logs and checkpoints.
+
+    Args:
+        diversity: gamma, in [0, 1]: lower is sharper and less varied.
+        rate: lambda, how far k moves for an energy of one.
+
+    Raises:
+        ValueError: an option is outside its range.
+    """
+
+    def __init__(self, diversity: float = 0.5, rate: float = 0.001) -> None:
+        super().__init__()
+        if not 0 <= diversity <= 1 or rate <= 0:
+            raise ValueError(f"diversity = {diversity} must lie in [0, 1], rate = {rate} must be over 0")
+        self.diversity, self.rate = diversity, rate
+        self.register_buffer("k", torch.zeros(()))
+        self.register_buffer("convergence", torch.zeros(()))
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return L(real) - k L(fake), and move k afterwards."""
+        k = self.k.clone()
+        if self.training:
+            with torch.no_grad():
+                energy = -real.float().mean()
+                balance = self.diversity * energy + fake.float().mean()
+                self.k.add_(self.rate * balance).clamp_(0, 1)
+                self.convergence.copy_(energy + balance.abs())
+        return -real + k * fake
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return L(fake)."""
+        return -fake

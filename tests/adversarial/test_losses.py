@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 from img2img.adversarial import losses
+from img2img.registry import TABLES, options, part
 
 
 def sigmoid(x):
@@ -30,8 +32,26 @@ FORMULAS = {
         lambda r, f: -np.log(sigmoid(f - r.mean(0))) - np.log(1 - sigmoid(r - f.mean(0))),
     ),
 }
+UNIT = np.log(np.e - 1)
+FORMULAS |= {
+    # Least-squares density ratio: half E_Q r^2 - E_P r, up to a constant.
+    "density_ratio": (
+        lambda r, f: 0.5 * np.log1p(np.exp(f + UNIT)) ** 2 - np.log1p(np.exp(r + UNIT)) + 0.5,
+        lambda r, f: 0.5 * (np.log1p(np.exp(f + UNIT)) - 1) ** 2,
+    ),
+    "ebgan": (lambda r, f: -r + np.maximum(0, 1 + f), lambda r, f: -f),
+    "began": (lambda r, f: -r, lambda r, f: -f),  # k starts at 0
+    "fgan": (  # Jensen-Shannon, table 6: g = log 2 - log(1 + exp(-v)), f* = -log(2 - exp(t))
+        lambda r, f: -np.log(2 - 2 * sigmoid(f)) - np.log(2 * sigmoid(r)),
+        lambda r, f: -np.log(2 * sigmoid(f)),
+    ),
+}
 LN2 = math.log(2)
 AT_ZERO = {
+    "began": (0, 0),
+    "density_ratio": (0, 0),
+    "ebgan": (1, 0),
+    "fgan": (0, 0),
     "logistic": (2 * LN2, LN2),
     "minimax": (2 * LN2, -LN2),
     "maximum_likelihood": (2 * LN2, -1),
@@ -45,8 +65,16 @@ names = pytest.mark.parametrize("name", FORMULAS)
 
 
 def test_every_loss_is_tested():
-    found = {name for name, value in vars(losses).items() if isinstance(value, losses.Adversarial)}
-    assert found == set(FORMULAS) == set(AT_ZERO)
+    assert set(TABLES["adversarial"]) == set(FORMULAS) == set(AT_ZERO)
+
+
+def game(name, **options):
+    return part("adversarial", {"type": name} | options)
+
+
+def both(name, **options):
+    found = game(name, **options)
+    return found.discriminator, found.generator
 
 
 @names
@@ -54,7 +82,7 @@ def test_every_loss_is_tested():
 def test_closed_form(name, shape):
     rng = np.random.default_rng(0)
     real, fake = rng.normal(0, 2, shape), rng.normal(0, 2, shape)
-    for function, formula in zip(getattr(losses, name), FORMULAS[name], strict=True):
+    for function, formula in zip(both(name), FORMULAS[name], strict=True):
         found = function(torch.from_numpy(real), torch.from_numpy(fake))
         assert found.shape == shape
         np.testing.assert_allclose(found.numpy(), formula(real, fake), rtol=1e-10, atol=1e-12)
@@ -63,8 +91,7 @@ def test_closed_form(name, shape):
 @names
 def test_zero_logits(name):
     zeros = torch.zeros(3, 1)
-    game = getattr(losses, name)
-    for function, constant in zip(game, AT_ZERO[name], strict=True):
+    for function, constant in zip(both(name), AT_ZERO[name], strict=True):
         torch.testing.assert_close(function(zeros, zeros), torch.full((3, 1), float(constant)))
 
 
@@ -72,14 +99,14 @@ def test_zero_logits(name):
 def test_gradients(name):
     torch.manual_seed(0)
     logits = [torch.randn(4, 1, 2, 2, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    for function in getattr(losses, name):
+    for function in both(name):
         assert torch.autograd.gradcheck(function, logits)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if name != "maximum_likelihood"])  # which is unbounded
 def test_large_logits_stay_finite(name):
     extreme = torch.tensor([-1e4, 1e4, -1e4, 1e4]), torch.tensor([-1e4, -1e4, 1e4, 1e4])
-    for function in getattr(losses, name):
+    for function in both(name):
         real, fake = (logits.clone().requires_grad_() for logits in extreme)
         loss = function(real, fake)
         loss.sum().backward()
@@ -91,6 +118,10 @@ def test_large_logits_stay_finite(name):
 OPTIMUM = {
     "logistic": lambda p, q: math.log(p / q),  # Goodfellow 2014: D = p / (p + q)
     "least_squares": lambda p, q: p / (p + q),  # Mao 2017, equation 5 with b = 1, a = 0
+    "minimax": lambda p, q: math.log(p / q),
+    "maximum_likelihood": lambda p, q: math.log(p / q),
+    "fgan": lambda p, q: math.log(p / q),  # Nowozin 2016: T = f'(p / q), here log(2 p / (p + q))
+    "density_ratio": lambda p, q: math.log(math.expm1(p / q)) - UNIT,  # Uehara 2016: r = p / q
     "hinge": lambda p, q: 1.0 if p > q else -1.0,  # Lim & Ye 2017: the sign of p - q
 }
 
@@ -100,7 +131,7 @@ OPTIMUM = {
 def test_optimal_discriminator(name, p, q):
     logits = torch.linspace(-4, 4, 80001, dtype=torch.float64)
     none = torch.zeros_like(logits)
-    pay = getattr(losses, name).discriminator
+    pay = game(name).discriminator
     at_real = pay(logits, none) - pay(none, none)  # the part of the cost that a real sample brings, and a fake one
     at_fake = pay(none, logits) - pay(none, none)
     best = logits[(p * at_real + q * at_fake).argmin()].item()
@@ -144,3 +175,157 @@ def test_average_keeps_patches_apart():
     found = losses.relativistic_average.discriminator(real, fake)
     torch.testing.assert_close(found[..., 0], torch.full((2, 1, 1), 2 * math.log(2)))
     torch.testing.assert_close(found[..., 1], torch.full((2, 1, 1), 2 * math.log(1 + math.exp(4))))
+
+
+def test_the_original_game_at_its_equilibrium():
+    """A discrete toy: gradient descent finds D = p / (p + q); at q = p the value is -log 4 (Goodfellow 2014)."""
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    for q in (torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64), p):
+        logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        none = torch.zeros(3, dtype=torch.float64)
+
+        def cost(logits=logits, q=q, none=none):
+            pay = losses.logistic.discriminator
+            return (p * (pay(logits, none) - LN2) + q * (pay(none, logits) - LN2)).sum()
+
+        for _ in range(500):
+            (gradient,) = torch.autograd.grad(cost(), logits)
+            logits.data -= gradient
+        torch.testing.assert_close(torch.sigmoid(logits.detach()), p / (p + q), rtol=1e-6, atol=1e-6)
+    assert -cost().item() == pytest.approx(-math.log(4))
+
+
+@pytest.mark.parametrize("label", [0.9, 0.5])
+@pytest.mark.parametrize(("p", "q"), [(0.8, 0.2), (0.3, 0.6)])
+def test_one_sided_smoothing_moves_the_best_discriminator(label, p, q):
+    """Salimans 2016, section 3.4: D = a p / (p + q) where fakes keep the label 0."""
+    pay, zero = game("logistic", real_label=label).discriminator, torch.zeros((), dtype=torch.float64)
+
+    def cost(v):
+        v = torch.tensor(v, dtype=torch.float64)
+        return (p * (pay(v, zero) - LN2) + q * (pay(zero, v) - LN2)).item()
+
+    best = minimize_scalar(cost, bounds=(-10, 10), method="bounded", options={"xatol": 1e-9}).x
+    assert sigmoid(best) == pytest.approx(label * p / (p + q), abs=1e-6)
+
+
+# The generators f of table 1, their domain of slopes, and nothing else: the rest is worked out numerically.
+GENERATORS = {
+    "kl": lambda u: u * np.log(u),
+    "reverse_kl": lambda u: -np.log(u),
+    "pearson": lambda u: (u - 1) ** 2,
+    "neyman": lambda u: (1 - u) ** 2 / u,
+    "squared_hellinger": lambda u: (np.sqrt(u) - 1) ** 2,
+    "jensen_shannon": lambda u: u * np.log(u) - (u + 1) * np.log((1 + u) / 2),
+    "gan": lambda u: u * np.log(u) - (u + 1) * np.log(u + 1),
+    "total_variation": lambda u: np.abs(u - 1) / 2,
+}
+
+
+def test_every_divergence_is_tested():
+    assert set(GENERATORS) == set(losses.DIVERGENCES)
+    assert set(options("adversarial", "fgan")["divergence"].annotation.__args__) == set(losses.DIVERGENCES)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("v", [-1.5, -0.4, 0.0, 0.3, 1.2])
+def test_conjugate_is_the_supremum(name, v):
+    """f*(t) = sup over u > 0 of u t - f(u), at t = g(v)."""
+    pair, f = losses.DIVERGENCES[name], GENERATORS[name]
+    point = torch.tensor(v, dtype=torch.float64)
+    t = pair.activation(point).item()
+    found = minimize_scalar(lambda s: f(np.exp(s)) - np.exp(s) * t, bounds=(-12, 12), method="bounded")
+    assert pair.composed(point).item() == pytest.approx(-found.fun, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_activation_grows_and_stays_in_the_domain(name):
+    """Fenchel-Young: u g(v) <= f(u) + f*(g(v)) for all u, v; and a larger v says "more real"."""
+    pair = losses.DIVERGENCES[name]
+    v = torch.linspace(-2, 6, 400, dtype=torch.float64)
+    assert (pair.activation(v).diff() > 0).all() and (pair.composed(v).diff() > 0).all()
+    u = torch.logspace(-4, 4, 300, dtype=torch.float64)[:, None]
+    bound = torch.from_numpy(GENERATORS[name](u.numpy())) + pair.composed(v)
+    assert (bound - u * pair.activation(v)).min() > -1e-9
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "total_variation"])
+def test_the_best_discriminator_measures_the_divergence(name):
+    """Its supremum is E_Q f(p / q), reached at g(v) = f'(p / q)."""
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    fgan, total, zero = game("fgan", divergence=name), 0.0, torch.zeros((), dtype=torch.float64)
+    at_zero = fgan.discriminator(zero, zero).item()
+    activation, composed = fgan.conjugate
+    assert at_zero == pytest.approx((composed(zero) - activation(zero)).item())
+    for x, y in zip(p, q, strict=True):
+
+        def cost(v, x=x, y=y):
+            v = torch.tensor(v, dtype=torch.float64)
+            return -(x * activation(v) - y * composed(v)).item()
+
+        total -= minimize_scalar(cost, bounds=(-6, 6), method="bounded", options={"xatol": 1e-9}).fun
+    assert total == pytest.approx((q * GENERATORS[name](p / q)).sum(), abs=1e-7)
+
+
+def test_total_variation_is_approached():
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    sure = torch.tensor([20.0, 0.0, -20.0], dtype=torch.float64)
+    activation, composed = losses.DIVERGENCES["total_variation"]
+    value = (torch.from_numpy(p) * activation(sure) - torch.from_numpy(q) * composed(sure)).sum().item()
+    assert value == pytest.approx(0.5 * np.abs(p - q).sum())
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_both_generators_of_fgan_push_fakes_up(name):
+    for saturating in (False, True):
+        fake = torch.linspace(-1, 1, 5, requires_grad=True)
+        loss = game("fgan", divergence=name, saturating=saturating).generator(fake, fake)
+        (gradient,) = torch.autograd.grad(loss.sum(), fake)
+        assert (gradient < 0).all()
+    pair = losses.DIVERGENCES[name]
+    torch.testing.assert_close(loss, -pair.composed(fake))
+
+
+def test_began_steers_k():
+    """k and the measure by hand, equation of section 3.4: L(x) = 2, L(G) = 0.5, gamma = 0.5, lambda = 0.1."""
+    loss = game("began", diversity=0.5, rate=0.1)
+    real, fake = torch.full((4, 1), -2.0), torch.full((4, 1), -0.5)
+    assert loss.discriminator(real, fake).mean() == 2
+    assert loss.k.item() == pytest.approx(0.1 * (0.5 * 2 - 0.5))
+    assert loss.convergence.item() == pytest.approx(2 + 0.5)
+    assert loss.discriminator(real, fake).mean().item() == pytest.approx(2 - 0.05 * 0.5)
+    for _ in range(100):
+        loss.discriminator(real, fake)
+    assert loss.k == 1
+    assert set(loss.state_dict()) == {"k", "convergence"}
+    loss.eval()
+    loss.discriminator(real, fake * 100)
+    assert loss.k == 1, "evaluation moves nothing"
+
+
+def test_began_backward_after_k_moved():
+    loss, logits = game("began"), torch.full((2, 1), -1.0, requires_grad=True)
+    loss.discriminator(logits, logits).sum().backward()
+    assert logits.grad.flatten().tolist() == [-1, -1]
+
+
+def test_ebgan_leaves_fakes_beyond_the_margin_alone():
+    fake = torch.tensor([-3.0, -1.0], requires_grad=True)
+    loss = game("ebgan", margin=2.0).discriminator(torch.zeros(2), fake)
+    assert loss.tolist() == [0, 1]
+    assert torch.autograd.grad(loss.sum(), fake)[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"type": "logistic", "real_label": 0.0},
+        {"type": "logistic", "real_label": 1.1},
+        {"type": "ebgan", "margin": 0.0},
+        {"type": "began", "diversity": 1.5},
+        {"type": "fgan", "divergence": "kll"},
+    ],
+)
+def test_options_that_cannot_be(spec):
+    with pytest.raises(ValueError, match=f"adversarial {spec['type']}: "):
+        part("adversarial", spec)
