@@ -3,12 +3,12 @@
 | finding | severity |
 | --- | --- |
 | a file that cannot be read; an image below the smallest size | error |
-| a pair without its partner, or of two sizes; a side-by-side image of odd width | error |
+| a pair without its partner, or of two sizes; a side-by-side image of odd width; a missing file of a table | error |
 | the same pixels in training and validation | error |
 | nearly the same picture (recompressed, resized, brightened, mirrored, not cropped) in both | warning |
 | the same pixels twice in training, or twice in validation | warning |
 | grey among colour, colour among grey, alpha, 16 bit among 8 bit, several frames | warning |
-| turned upright by its EXIF tag | note |
+| turned upright by its EXIF tag; how many files cannot be read, where there are several | note |
 """
 
 import hashlib
@@ -26,6 +26,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from img2img.data.pairs import rows
+from img2img.data.unpaired import domains
 from img2img.imaging.picture import READABLE, UnreadableImage, read
 
 SIDE = 16  # pixels of the grey thumbnails that are compared
@@ -55,6 +57,7 @@ def examine(
     validation: str | Path | None = None,
     minimum: int = 0,
     paired: bool = False,
+    unpaired: bool = False,
     workers: int | None = None,
 ) -> list[Finding]:
     """Decode every image below the folders and say what is wrong, errors first.
@@ -67,46 +70,74 @@ def examine(
         validation: Validation images; with `paired`, a folder of the same form as the training one.
         minimum: Smallest allowed length of the shorter side in pixels; of each half, for side-by-side pairs.
         paired: The images are pairs: two folders, or one that holds `A` and `B`, where partners have the same path
-            apart from its extension, or one of side-by-side images.
+            apart from its extension, or one of side-by-side images, or a CSV file (see `img2img.data.pairs.rows`).
+        unpaired: The images are two sets without partners: two folders, or one that holds `A` and `B`, or `trainA` and
+            `trainB`, of which `testA` and `testB` are the validation images.
         workers: Threads; None for one per processor.
 
     Raises:
-        ValueError: A folder is missing, or `paired` with more than two folders.
+        ValueError: A folder is missing, `paired` or `unpaired` with more than two folders, or a table that is none.
     """
     if not folders:
         raise ValueError("the doctor needs at least one folder of images")
     places = [Path(folder) for folder in folders]
     if validation is None and len(places) == 1 and all((places[0] / part).is_dir() for part in ("train", "validation")):
         validation, places = places[0] / "validation", [places[0] / "train"]
-    training = _roles(places, paired)
-    held_out = _roles([Path(validation)], paired) if validation is not None else {}
+    if unpaired and validation is None and len(places) == 1 and (places[0] / "testA").is_dir():
+        validation = places[0]
+    form = "unpaired" if unpaired else "paired" if paired else ""
+    training = _roles(places, form)
+    held_out = _roles([Path(validation)], form, validation=True) if validation is not None else {}
     for folder in (*training.values(), *held_out.values()):
         for path in folder:
-            if not path.is_dir():
+            if not path.is_dir() and not _table(path):
                 raise ValueError(f"{path}: no such folder")
-    halves = 2 if paired and set(training) == {""} else 1
-    if validation is not None:
-        inside = next((place for place in places if Path(validation).resolve().is_relative_to(place.resolve())), None)
+    halves = 2 if paired and _side_by_side(training) else 1
+    if paired and held_out and _side_by_side(held_out) != _side_by_side(training):
+        raise ValueError(f"{validation}: its pairs are laid out in another way than those to train on; use the same")
+    for there in itertools.chain(*held_out.values()):
+        inside = next((path for path in itertools.chain(*training.values()) if _within(there, path)), None)
         if inside is not None:
             mend = "move it out of there, or name the training folder below it"
             return [Finding(Path(validation), "error", f"the validation folder lies within {inside}", mend)]
 
     findings: list[Finding] = []
-    parts = {}
+    parts: dict[str, dict[str, list[_Seen]]] = {}
+    units: dict[str, list[list[_Unit]]] = {}
     for part, roles in (("training", training), ("validation", held_out)):
-        parts[part] = {role: _look(role_folders, workers, part) for role, role_folders in roles.items()}
+        table = roles.get("", [None])[0] if paired else None
+        lines = rows(table) if table is not None and _table(table) else None
+        if lines is None:
+            files = {role: _files(folders) for role, folders in roles.items()}
+        else:
+            findings += _missing(table, lines)
+            columns = (("A", [a for _, a, _ in lines]), ("B", [b for _, _, b in lines]))
+            files = {
+                role: [(path, path.parent) for path in sorted({*paths}) if path.is_file()] for role, paths in columns
+            }
+        parts[part] = {role: _look(found, workers, part) for role, found in files.items()}
         for role, seen in parts[part].items():
             if not seen:
                 mend = f"put images there ({', '.join(READABLE)})"
-                findings.append(Finding(roles[role][0], "error", "no images below it", mend))
+                findings.append(
+                    Finding(roles[role][0] if lines is None else table, "error", "no images below it", mend)
+                )
             findings += _single(seen, minimum, halves)
+            findings += _unreadable(seen)
+        sides = parts[part]
         if paired and halves == 1 and roles:
-            findings += _partners(parts[part])
-    for role in training:
-        findings += _mixtures(parts["training"][role] + parts["validation"].get(role, []))
-    units = {part: _units(roles) for part, roles in parts.items()}
-    findings += [*_repeated(units["training"]), *_repeated(units["validation"])]
-    findings += _leaks(units["training"], units["validation"])
+            findings += _partners(sides) if lines is None else []
+            couples = _couples(sides, lines)
+            findings += _sizes(couples)
+            units[part] = [_pairs(couples)]
+        else:
+            units[part] = [_singles(seen) for seen in sides.values()]
+    for role, seen in parts["training"].items():
+        findings += _mixtures(seen + parts["validation"].get(role, []))
+    for found in itertools.chain(*units.values()):
+        findings += _repeated(found)
+    for known, new in zip(units["training"], units["validation"], strict=False):
+        findings += _leaks(known, new)
     order = ["error", "warning", "note"]
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
@@ -131,9 +162,23 @@ class _Seen:
     thumbnail: np.ndarray | None = None
 
 
-def _roles(folders: list[Path], paired: bool) -> dict[str, list[Path]]:
-    """Return the folders by what their images are: `A` and `B` of pairs, or an empty name."""
-    if not paired:
+def _table(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _side_by_side(roles: dict[str, list[Path]]) -> bool:
+    return set(roles) == {""} and not _table(roles[""][0])
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return not _table(path) and not _table(folder) and path.resolve().is_relative_to(folder.resolve())
+
+
+def _roles(folders: list[Path], form: str, validation: bool = False) -> dict[str, list[Path]]:
+    """Return the folders by what their images are: `A` and `B` of two sides, or an empty name."""
+    if form == "unpaired":
+        return {side: [folder] for side, folder in zip("AB", domains(folders, validation), strict=True)}
+    if not form:
         return {"": folders}
     if len(folders) == 2:
         return {"A": folders[:1], "B": folders[1:]}
@@ -144,8 +189,12 @@ def _roles(folders: list[Path], paired: bool) -> dict[str, list[Path]]:
     return {"": folders}
 
 
-def _look(folders: list[Path], workers: int | None, part: str) -> list[_Seen]:
-    found = [(path, folder) for folder in folders for path in sorted(folder.rglob("*")) if _image(path)]
+def _files(folders: list[Path]) -> list[tuple[Path, Path]]:
+    """Return every image below the folders, with the folder that its name is relative to."""
+    return [(path, folder) for folder in folders for path in sorted(folder.rglob("*")) if _image(path)]
+
+
+def _look(found: list[tuple[Path, Path]], workers: int | None, part: str) -> list[_Seen]:
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         try:
             seen = pool.map(lambda pair: _see(*pair), found)
@@ -208,6 +257,22 @@ def _single(images: list[_Seen], minimum: int, halves: int) -> Iterator[Finding]
             yield Finding(seen.path, "note", what, "nothing to do here; other programs may show it turned")
 
 
+def _unreadable(images: list[_Seen]) -> Iterator[Finding]:
+    bad = [seen.path for seen in images if seen.trouble]
+    if len(bad) > 1:
+        folder = Path(os.path.commonpath([path.parent for path in bad]))
+        share = f"{len(bad)} of {len(images)} images cannot be read ({len(bad) / len(images):.1%})"
+        yield Finding(folder, "note", share, "training leaves them out")
+
+
+def _missing(table: Path, lines: list[tuple[int, Path, Path]]) -> Iterator[Finding]:
+    for line, *pair in lines:
+        for path in pair:
+            if not path.is_file():
+                mend = "paths are relative to the table's folder; correct it, or remove the line"
+                yield Finding(table, "error", f"line {line}: no such file {path}", mend)
+
+
 def _partners(sides: dict[str, list[_Seen]]) -> Iterator[Finding]:
     by_key = {side: {seen.key: seen for seen in images} for side, images in sides.items()}
     for side, images in sides.items():
@@ -220,11 +285,27 @@ def _partners(sides: dict[str, list[_Seen]]) -> Iterator[Finding]:
             other = by_key[there].get(key)
             if other is None:
                 yield Finding(seen.path, "error", f"no partner {key!r} in {there}", "add it, or remove this one")
-            elif here == "A" and not (seen.trouble or other.trouble):
-                sizes = [f"{image.width} x {image.height}" for image in (seen, other)]
-                if sizes[0] != sizes[1]:
-                    what = f"{sizes[0]} pixels where its partner has {sizes[1]}"
-                    yield Finding(seen.path, "error", what, "bring both to the same size")
+
+
+_Couple = tuple[_Seen, _Seen]
+
+
+def _couples(sides: dict[str, list[_Seen]], lines: list[tuple[int, Path, Path]] | None) -> list[_Couple]:
+    """Return the readable pairs: of equal names, or of the lines of a table."""
+    a, b = (
+        {(seen.key if lines is None else seen.path): seen for seen in images if not seen.trouble}
+        for images in sides.values()
+    )
+    names = [(key, key) for key in a] if lines is None else [(given, target) for _, given, target in lines]
+    return [(a[given], b[target]) for given, target in names if given in a and target in b]
+
+
+def _sizes(couples: list[_Couple]) -> Iterator[Finding]:
+    for couple in couples:
+        sizes = [f"{image.width} x {image.height}" for image in couple]
+        if sizes[0] != sizes[1]:
+            what = f"{sizes[0]} pixels where its partner has {sizes[1]}"
+            yield Finding(couple[0].path, "error", what, "bring both to the same size")
 
 
 def _mixtures(images: list[_Seen]) -> Iterator[Finding]:
@@ -253,17 +334,12 @@ _Unit = tuple[Path, bytes, np.ndarray]
 """What is compared as a whole, an image or a pair: path of the (first) file, digest of the pixels, thumbnail."""
 
 
-def _units(roles: dict[str, list[_Seen]]) -> list[_Unit]:
-    sides = [{seen.key: seen for seen in images if not seen.trouble} for images in roles.values()]
-    if len(sides) < 2:
-        images = [seen for seen in itertools.chain(*roles.values()) if not seen.trouble]
-        return [(seen.path, seen.digest, seen.thumbnail) for seen in images]
-    a, b = sides
-    return [
-        (a[key].path, a[key].digest + b[key].digest, np.hstack([a[key].thumbnail, b[key].thumbnail]))
-        for key in a
-        if key in b
-    ]
+def _singles(images: list[_Seen]) -> list[_Unit]:
+    return [(seen.path, seen.digest, seen.thumbnail) for seen in images if not seen.trouble]
+
+
+def _pairs(couples: list[_Couple]) -> list[_Unit]:
+    return [(a.path, a.digest + b.digest, np.hstack([a.thumbnail, b.thumbnail])) for a, b in couples]
 
 
 def _repeated(units: Sequence[_Unit]) -> Iterator[Finding]:

@@ -233,3 +233,102 @@ def test_side_by_side(tmp_path):
 def test_three_folders_are_no_pairs(tmp_path):
     with pytest.raises(ValueError, match="one folder or two"):
         examine(tmp_path, tmp_path, tmp_path, paired=True)
+
+
+def test_two_layouts_are_not_compared(pairs, tmp_path):
+    save(tmp_path / "halves" / "x.png", photo(60, 40, 80))
+    for training, held in ((pairs, tmp_path / "halves"), (tmp_path / "halves", pairs)):
+        with pytest.raises(ValueError, match="laid out in another way"):
+            examine(training, validation=held, paired=True)
+
+
+# --- tables of pairs ---
+
+
+@pytest.fixture
+def table(tmp_path):
+    lines = ["input,target"]
+    for index in range(4):
+        save(tmp_path / "drawn" / f"{index}.png", photo(index, channels=1))
+        save(tmp_path / f"photo{index}.png", photo(10 + index))
+        lines.append(f"drawn/{index}.png,photo{index}.png")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    return tmp_path / "pairs.csv"
+
+
+def add(table, line):
+    table.write_text(table.read_text() + "\n" + line)
+    return table
+
+
+def test_healthy_table(table):
+    assert examine(table, paired=True) == []
+    assert examine(add(table, "drawn/0.png,photo1.png"), paired=True) == []  # an input may have a second answer
+
+
+def test_table_with_a_missing_file(table):
+    found = examine(add(table, "drawn/0.png,photo9.png"), paired=True)
+    only(found, table, "error", f"line 6: no such file {table.parent / 'photo9.png'}")
+
+
+def test_table_with_a_repeated_pair_and_another_size(table):
+    only(examine(add(table, "drawn/0.png,photo0.png"), paired=True), table.parent / "drawn/0.png", "warning", "same")
+    path = save(table.parent / "drawn" / "1.png", photo(1, 40, 96, 1))
+    found = examine(table, paired=True)
+    assert (path, "96 x 40 pixels where its partner has 96 x 80") in {(f.path, f.what) for f in found}
+
+
+def test_leak_between_tables(table):
+    held = table.with_name("held.csv")
+    held.write_text("drawn/2.png,photo2.png\n")
+    only(examine(table, validation=held, paired=True), table.parent / "drawn/2.png", "error", "same pixels")
+    held.write_text("drawn/2.png,photo3.png\n")  # another pair
+    assert examine(table, validation=held, paired=True) == []
+
+
+def test_a_table_that_is_none(table):
+    table.write_text("")
+    with pytest.raises(ValueError, match="no pairs in it"):
+        examine(table, paired=True)
+
+
+# --- two sets without partners ---
+
+
+@pytest.fixture
+def sets(tmp_path):
+    for index in range(4):
+        save(tmp_path / "sets" / "trainA" / f"a{index}.png", photo(index, 60, 90))
+    for index in range(6):
+        save(tmp_path / "sets" / "trainB" / f"b{index}.png", photo(20 + index, 80, 70))
+    return tmp_path / "sets"
+
+
+def test_sets_have_no_partners(sets):
+    assert examine(sets / "trainA", sets / "trainB", unpaired=True) == []
+    assert examine(sets, unpaired=True) == []
+    with pytest.raises(ValueError, match="two sets of images"):
+        examine(sets, sets, sets, unpaired=True)
+
+
+def test_leaks_of_sets_are_looked_for_side_by_side(sets):
+    for side, seed in (("A", 0), ("B", 70)):
+        save(sets / f"test{side}" / "x.png", photo(seed, 60, 90))
+    only(examine(sets, unpaired=True), sets / "testA" / "x.png", "error", "same pixels")
+    same = save(sets / "trainB" / "again.png", photo(20, 80, 70))
+    found = examine(sets / "trainA", sets / "trainB", unpaired=True)
+    only(found, same.with_name("b0.png"), "warning", "same pixels")
+
+
+def test_a_few_corrupt_files_are_named_once_and_counted(tmp_path):
+    for side in "AB":
+        for index in range(100):
+            save(tmp_path / side / f"{index:03}.png", photo(index + 100 * (side == "B"), 16, 16))
+    bad = [tmp_path / "A" / f"{index:03}.png" for index in (5, 50, 95)]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:50])
+    for form in ({"unpaired": True}, {"paired": True}):
+        found = examine(tmp_path, **form)
+        assert [finding.path for finding in found] == [*bad, tmp_path / "A"]
+        assert [finding.severity for finding in found] == ["error"] * 3 + ["note"]
+        assert found[-1].what == "3 of 100 images cannot be read (3.0%)"
