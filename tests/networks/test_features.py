@@ -15,7 +15,7 @@ from torchvision.models import vgg
 from img2img.data.fetch import cache
 from img2img.fidelity.perceptual import Perceptual
 from img2img.networks import features as module
-from img2img.networks.features import LPIPS_LAYERS, Normalize, Package, Vgg, digest, features, weights
+from img2img.networks.features import LPIPS_LAYERS, Normalize, Package, Vgg, classifier, digest, features, weights
 
 
 def photo(name="coffee"):
@@ -254,3 +254,91 @@ def test_judges_rank_blur_by_its_strength(name):
         large = nn.functional.interpolate(small, size=target.shape[-2:], mode="bicubic").clamp(0, 1)
         found.append(judge(large, target).item())
     assert found == sorted(found) and judge(target, target).item() == 0
+
+
+def test_unknown_classifier_and_any_module():
+    with pytest.raises(ValueError, match="did you mean 'digits'"):
+        classifier("digit")
+    net = nn.Sequential(nn.Dropout())
+    assert classifier(net) is net and not net.training
+
+
+@torch.no_grad()
+def test_efficientnet_classifier():
+    """Features are the pooled ones that the last layer reads, at 224 pixels, whatever the size and colours."""
+    cached("efficientnet_lite0")
+    theirs = timm.create_model("tf_efficientnet_lite0").eval()
+    theirs.load_state_dict(weights("efficientnet_lite0"))
+    crop = nn.functional.interpolate(photo()[..., 100:500], (224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+    net = classifier("efficientnet_lite0")
+    assert not net.training and not any(parameter.requires_grad for parameter in net.parameters())
+    found, logits = net(photo()[..., 100:500])
+    torch.testing.assert_close(found, theirs.forward_features(2 * crop - 1).mean((2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, theirs(2 * crop - 1), rtol=1e-4, atol=1e-4)
+    grey = crop.mean(1, keepdim=True)
+    torch.testing.assert_close(net(grey)[0], net(grey.expand(-1, 3, -1, -1))[0])
+
+
+def digits():
+    """Handwritten digits that the network has not seen: scikit-learn's, brought to MNIST's size."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = torch.from_numpy(found.images[:300]).float()[:, None] / 16
+    images = nn.functional.interpolate(images, (20, 20), mode="bicubic").clamp(0, 1)
+    return nn.functional.pad(images, (4, 4, 4, 4)), torch.from_numpy(found.target[:300])
+
+
+@torch.no_grad()
+def test_digits_are_read():
+    cached("digits")
+    images, labels = digits()
+    net = classifier("digits")
+    found, logits = net(images)
+    assert found.shape == (300, 128) and (found >= 0).all() and logits.shape == (300, 10)
+    assert (logits.argmax(1) == labels).float().mean() > 0.75  # of another hand; 0.99 on MNIST
+    torch.testing.assert_close(logits, found @ net.classifier[2].weight.T + net.classifier[2].bias)
+    torch.testing.assert_close(net(images.expand(-1, 3, -1, -1))[1], logits)
+    large = nn.functional.interpolate(images, (56, 56), mode="nearest")
+    torch.testing.assert_close(net(large)[1].argmax(1).eq(labels).float().mean(), torch.tensor(0.8), atol=0.15, rtol=0)
+
+
+@torch.no_grad()
+def test_stacked_digits_are_read_one_by_one():
+    cached("digits")
+    images, _ = digits()
+    stack = images.view(100, 3, 28, 28)
+    found, logits = classifier("stacked_digits")(stack)
+    single, each = classifier("digits")(images)
+    read = each.argmax(1).view(100, 3)
+    assert logits.shape == (100, 1000) and torch.equal(logits.argmax(1), read @ torch.tensor([100, 10, 1]))
+    # Channels are independent: the joint probability is a product.
+    first = each[:3].softmax(1)
+    joint = torch.einsum("i,j,k->ijk", *first).flatten()
+    torch.testing.assert_close(logits[0].softmax(0), joint, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found[0], single[:3].flatten())
+    with pytest.raises(ValueError, match="3 channels, not 1"):
+        classifier("stacked_digits")(images)
+
+
+def test_inception_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(ValueError, match="pip install torch-fidelity"):
+        classifier("inception")
+
+
+def test_inception_is_torch_fidelitys(tmp_path, monkeypatch):
+    theirs = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def cut(*args, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", cut)
+    with pytest.raises(ValueError, match=r"inception: .*no route to host.* put weights-inception"):
+        classifier("inception")
+    torch.manual_seed(0)
+    monkeypatch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *args, **options: {})
+    found, logits = classifier("inception")(torch.rand(2, 1, 32, 32))
+    assert found.shape == (2, 2048) and logits.shape == (2, 1008)
