@@ -23,6 +23,8 @@ TABLES: dict[str, dict[str, str]] = {
         "dcgan_generator": "networks.dcgan:DCGANGenerator",
         "fast": "networks.fast:Fast",
         "mlp": "networks.mlp:MLP",
+        "mlp_discriminator": "networks.mlp:MLPDiscriminator",
+        "mlp_generator": "networks.mlp:MLPGenerator",
         "patch_features": "networks.patch_features:PatchFeatures",
         "patchgan": "networks.patchgan:PatchGAN",
         "resnet": "networks.resnet:ResNet",

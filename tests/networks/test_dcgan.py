@@ -62,3 +62,59 @@ def test_mlp():
     net = MLP(12, 2, width=7, depth=3, activation="leaky_relu")
     assert net(torch.randn(4, 3, 2, 2)).shape == (4, 2) and net.latent == 12
     assert [tuple(p.shape) for p in net.parameters() if p.dim() == 2] == [(7, 12), (7, 7), (7, 7), (2, 7)]
+
+
+@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("condition", ["concatenate", "norm"])
+def test_labelled_generator(size, condition):
+    torch.manual_seed(0)
+    net = DCGANGenerator(latent=5, width=2, size=size, channels=1, classes=3, condition=condition).eval()
+    z = torch.randn(2, 5)
+    found = [net(z, torch.full((2,), label)) for label in (0, 1)]
+    assert found[0].shape == (2, 1, size, size) and not torch.allclose(*found, atol=1e-8, rtol=0)
+    with pytest.raises(ValueError, match="3 classes"):
+        net(z)
+
+
+@pytest.mark.parametrize("condition", ["projection", "concatenate"])
+@pytest.mark.parametrize("minibatch", ["none", "std", "discrimination"])
+def test_labelled_discriminator(condition, minibatch):
+    torch.manual_seed(0)
+    options = {"minibatch": minibatch, "classes": 3, "condition": condition, "outputs": 4}
+    net = DCGANDiscriminator(width=4, size=16, norm="none", **options).eval()
+    x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
+    found = net(x, labels)
+    assert found.shape == (4, 4) and not torch.allclose(found, net(x, labels.flip(0)), atol=1e-9, rtol=0)
+    assert net.features(x, labels).shape[0] == 4 and net.features(x, labels).dim() == 2
+    # Whether a sample's logit depends on the others of its batch.
+    other = torch.cat([x[:2], torch.randn(2, 3, 16, 16) * 30])
+    assert torch.equal(net(other, labels)[:2], found[:2]) == (minibatch == "none")
+
+
+def test_virtual_batch_norm_keeps_samples_apart():
+    torch.manual_seed(0)
+    virtual, batch = (DCGANGenerator(latent=5, width=2, size=8, norm=norm) for norm in ("virtual", "batch"))
+    z, other = torch.randn(4, 5), torch.randn(4, 5) * 3
+    mixed = torch.cat([z[:2], other[2:]])
+    assert torch.allclose(virtual(z)[:2], virtual(mixed)[:2], atol=1e-6)
+    assert not torch.allclose(batch(z)[:2], batch(mixed)[:2], atol=1e-6)
+    assert "reference" in virtual.state_dict(), "the reference batch is the same after a checkpoint"
+    labelled = DCGANGenerator(latent=5, width=2, size=8, norm="virtual", classes=3)
+    assert labelled(z, torch.tensor([0, 1, 2, 0])).shape == (4, 3, 8, 8)
+    with pytest.raises(ValueError, match="needs norm = 'batch'"):
+        DCGANGenerator(norm="virtual", classes=3, condition="norm")
+
+
+def test_mixture_latent():
+    net = DCGANGenerator(latent=5, width=2, size=8, mixture=7)
+    assert net.latent == 6 and net(torch.randn(3, 6)).shape == (3, 3, 8, 8)
+    assert net.prior.mean.shape == (7, 5)
+
+
+def test_a_gradient_of_the_gradient_reaches_every_weight():
+    torch.manual_seed(0)
+    net = DCGANDiscriminator(width=2, size=8, norm="none", classes=2)
+    x = torch.randn(3, 3, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net(x, torch.tensor([0, 1, 1])).sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for name, p in net.named_parameters() if name.endswith("weight"))
