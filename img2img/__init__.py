@@ -29,21 +29,21 @@ DEFAULT_UPSCALER = "fast"
 _loaded: dict[tuple, Any] = {}
 
 
-def load(name: str | Path, *, device: str | None = None, precision: str | None = None) -> Any:
+def load(name: str | Path, *, device: str | None = None, precision: str | None = None, **controls: Any) -> Any:
     """Return a trained system as a function on images: `img2img.pipeline.load`."""
     from img2img.pipeline import load as load_pipeline
 
-    return load_pipeline(name, device=device, precision=precision)
+    return load_pipeline(name, device=device, precision=precision, **controls)
 
 
-def _cached(name: str | Path, device: str | None, precision: str | None) -> Any:
+def _cached(name: str | Path, device: str | None, precision: str | None, **controls: Any) -> Any:
     from img2img.recipe import locate
 
     path = locate(name, weights=True)
-    key = (str(name), path.stat().st_mtime_ns, device, precision)
+    key = (str(name), path.stat().st_mtime_ns, device, precision, *sorted(controls.items()))
     if key not in _loaded:
         _loaded.clear()  # one system at a time: a caller that alternates holds its own pipelines
-        _loaded[key] = load(name, device=device, precision=precision)
+        _loaded[key] = load(name, device=device, precision=precision, **controls)
     return _loaded[key]
 
 
@@ -87,7 +87,7 @@ def upscale(
         ValueError: an unreadable image, an unknown model.
     """
     pipe = _cached(model or upscaler_for(scale), device, precision)
-    if pipe.task != "super_resolve":
+    if pipe.verb != "upscale":
         raise ValueError(f"{pipe.name} is no upscaler (task {pipe.task})")
     return pipe(images, channels=channels, scale=scale, size=size, tile=tile)
 
@@ -96,6 +96,7 @@ def translate(
     images: Any,
     *,
     model: str | Path,
+    direction: str | None = None,
     channels: str = "rgb",
     tile: int | None = None,
     device: str | None = None,
@@ -103,11 +104,13 @@ def translate(
 ) -> Any:
     """Return an image, or a list of them, translated by a trained translator; kinds as in `upscale`.
 
+    ``direction`` is "ab" or "ba" where the model translates both ways.
+
     Raises:
-        ValueError: an unreadable image, an unknown model, a model that does not translate.
+        ValueError: an unreadable image, an unknown model, a model that does not translate, or not that way.
     """
-    pipe = _cached(model, device, precision)
-    if pipe.task not in ("paired",):
+    pipe = _cached(model, device, precision, **({"direction": direction} if direction else {}))
+    if pipe.verb != "translate":
         raise ValueError(f"{pipe.name} is no translator (task {pipe.task})")
     return pipe(images, channels=channels, tile=tile)
 
@@ -125,16 +128,17 @@ def synthesize(
 
 def train(
     recipe: str | Path,
-    data: str | Path,
+    data: str | Path | list[str | Path],
     out: str | Path,
     *,
-    validation: str | Path | None = None,
+    validation: str | Path | list[str | Path] | None = None,
     images: int | None = None,
     seed: int = 0,
     set: dict[str, Any] | list[str] | None = None,
     device: str | None = None,
     precision: str | None = None,
     compile: bool = False,
+    rollback: bool = False,
     doctor: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -142,15 +146,17 @@ def train(
 
     Args:
         recipe: name or file.
-        data: the training folder; one with train/ and validation/ inside (as `prepare` makes) stands for both.
+        data: the training folder, or a list of two (A and B); folders with train/ and validation/ inside (as `prepare`
+            makes them) stand for both.
         out: the run folder.
-        validation: images to validate on.
+        validation: images to validate on, folder by folder as in ``data``.
         images: how many images to see in all.
         seed: fixes everything random.
         set: keys to replace, e.g. ``{"networks.generator.width": 32}``.
         device: None for the best here.
         precision: None for bf16 where it is native, else fp32.
         compile: compile the networks.
+        rollback: when the run collapses or diverges, go back to its best state and on at half the rate.
         doctor: look through the data before the first step and say what is wrong with it.
         progress: show a bar.
 
@@ -171,29 +177,41 @@ def train(
     page = read(recipe).override(set or {})
     if images:
         page = page.override({"train.images": images})
-    folder = Path(data)
-    if validation is None and (folder / "train").is_dir() and (folder / "validation").is_dir():
-        folder, validation = folder / "train", folder / "validation"
+    folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data])]
+    held = None
+    if validation is not None:
+        held = [Path(each) for each in (validation if isinstance(validation, list | tuple) else [validation])]
+    elif all((each / "train").is_dir() and (each / "validation").is_dir() for each in folders):
+        held = [each / "validation" for each in folders]
+        folders = [each / "train" for each in folders]
+    elif len(folders) == 1 and all((folders[0] / f"test{side}").is_dir() for side in "AB"):
+        held = folders  # trainA, trainB, testA, testB
     if doctor and not (Path(out) / "last.safetensors").is_file() and os.environ.get("RANK", "0") == "0":
         minimum = page.data.size if page.task == "super_resolve" else 0
         findings = [
             f
-            for f in examine(folder, validation=validation, minimum=minimum, paired=page.task == "paired")
+            for f in examine(
+                *folders,
+                validation=None if held in (None, folders) else held[0] if len(held) == 1 else held,
+                minimum=minimum,
+                paired=page.task == "paired",
+            )
             if f.severity != "note"
         ]
         for finding in findings[:20]:
             print(finding, file=sys.stderr)  # noqa: T201 (a training run speaks on stderr)
         if len(findings) > 20:
-            print(f"... and {len(findings) - 20} more: img2img check {folder}", file=sys.stderr)  # noqa: T201
+            print(f"... and {len(findings) - 20} more: img2img check {folders[0]}", file=sys.stderr)  # noqa: T201
     trainer = Trainer(
         page,
-        folder,
+        folders,
         out,
-        validation=validation,
+        validation=held,
         seed=seed,
         device=device,
         precision=precision,
         compile=compile,
+        rollback=rollback,
         progress=progress,
     )
     return trainer.run()
@@ -201,9 +219,11 @@ def train(
 
 def evaluate(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | list[str | Path],
     *,
     metrics: list[str] | tuple[str, ...] = ("psnr", "ssim"),
+    images: int = 0,
+    seed: int = 0,
     device: str | None = None,
     precision: str | None = None,
     progress: bool = True,
@@ -211,7 +231,9 @@ def evaluate(
     """Return the mean of each metric of a trained system over the images of a folder: `img2img.evaluation.evaluate`."""
     from img2img.evaluation import evaluate as judge
 
-    return judge(load(model, device=device, precision=precision), data, metrics=metrics, progress=progress)
+    folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data])]
+    pipe = load(model, device=device, precision=precision)
+    return judge(pipe, folders, metrics=metrics, images=images, seed=seed, progress=progress)
 
 
 def prepare(name: str, out: str | Path | None = None) -> Path:

@@ -77,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     folders(found)
     found.add_argument("--model", required=True, help="weight, run folder or file")
 
+    found.add_argument("--direction", choices=("ab", "ba"), help="of a model that translates both ways (default ab)")
+
     found = command("synthesize", _synthesize, "draw images from a trained generator of noise")
     found.add_argument("model", help="weight, run folder or file")
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
@@ -87,9 +89,13 @@ def parser() -> argparse.ArgumentParser:
     found = command("train", _train, "train a page of the catalogue on a folder; the same command resumes")
     found.add_argument("recipe", help="page, recipe file or checkpoint")
     found.add_argument(
-        "--data", required=True, help="training images; a folder with train/ and validation/ stands for both"
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="FOLDER",
+        help="training images, or two folders A and B; folders with train/ and validation/ inside stand for both",
     )
-    found.add_argument("--validation", help="images to validate on")
+    found.add_argument("--validation", nargs="+", metavar="FOLDER", help="images to validate on")
     found.add_argument("-o", "--out", required=True, help="the run folder")
     found.add_argument("--images", type=int, help="how many images to see in all")
     found.add_argument("--seed", type=int, default=0)
@@ -97,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a key of the recipe; repeatable"
     )
     found.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+    found.add_argument(
+        "--rollback", action="store_true", help="after a collapse go back to the best state and on at half the rate"
+    )
     found.add_argument("--compile", action="store_true", help="compile the networks (worth it on a GPU)")
     found.add_argument("--devices", type=int, default=1, help="processes, each with its own GPU or share of the CPU")
     found.add_argument("--no-check", action="store_true", help="do not look through the data first")
@@ -104,8 +113,10 @@ def parser() -> argparse.ArgumentParser:
 
     found = command("evaluate", _evaluate, "measure a trained system on a folder of images")
     found.add_argument("model", help="weight, run folder or file")
-    found.add_argument("--data", required=True, help="images, or pairs for a translator")
-    found.add_argument("--metrics", default="psnr,ssim", help="e.g. psnr,ssim,perceptual[efficientnet_lite0]")
+    found.add_argument("--data", required=True, nargs="+", metavar="FOLDER", help="images, or pairs for a translator")
+    found.add_argument("--metrics", default="psnr,ssim", help="e.g. psnr,ssim,perceptual[efficientnet_lite0],kid")
+    found.add_argument("--images", type=int, default=0, help="how many, evenly spread; default: all")
+    found.add_argument("--seed", type=int, default=0, help="of what is random in it")
     runs(found)
 
     found = command("check", _check, "look through folders of images: corrupt, small, mismatched, repeated, leaking")
@@ -133,24 +144,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _upscale(a: argparse.Namespace) -> int:
-    return _folder(a, a.model or img2img.upscaler_for(a.scale), ("super_resolve",), scale=a.scale, size=a.size)
+    return _folder(a, a.model or img2img.upscaler_for(a.scale), {}, scale=a.scale, size=a.size)
 
 
 def _translate(a: argparse.Namespace) -> int:
-    return _folder(a, a.model, ("paired",))
+    return _folder(a, a.model, {"direction": a.direction} if a.direction else {})
 
 
-def _folder(a: argparse.Namespace, model: str, tasks: tuple[str, ...], **options: Any) -> int:
+def _folder(a: argparse.Namespace, model: str, controls: dict[str, Any], **options: Any) -> int:
     if not 1 <= a.quality <= 100:
         raise ValueError(f"--quality {a.quality} is not between 1 and 100")
     from img2img import engine
     from img2img.imaging.tree import process
 
     engine.keep_memory()
-    pipe = img2img.load(model, device=a.device, precision=a.precision)
-    if pipe.task not in tasks:
+    pipe = img2img.load(model, device=a.device, precision=a.precision, **controls)
+    if pipe.verb != a.command:
         raise ValueError(f"{model} does not {a.command} (task {pipe.task}); see: img2img models")
-    settings = json.dumps([pipe.settings, a.tile, options], sort_keys=True)
+    settings = json.dumps([pipe.settings, a.tile, controls, options], sort_keys=True)
     report = process(
         a.inputs,
         a.out,
@@ -210,6 +221,7 @@ def _train(a: argparse.Namespace) -> None:
         "device": a.device,
         "precision": a.precision,
         "compile": a.compile,
+        "rollback": a.rollback,
         "doctor": not a.no_check,
     }
     if a.devices > 1 and "LOCAL_RANK" not in os.environ:
@@ -230,7 +242,15 @@ def train_process(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(a: argparse.Namespace) -> None:
-    found = img2img.evaluate(a.model, a.data, metrics=a.metrics.split(","), device=a.device, precision=a.precision)
+    found = img2img.evaluate(
+        a.model,
+        a.data,
+        metrics=a.metrics.split(","),
+        images=a.images,
+        seed=a.seed,
+        device=a.device,
+        precision=a.precision,
+    )
     print(json.dumps({name: round(value, 5) for name, value in found.items()}))
 
 

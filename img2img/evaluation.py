@@ -1,68 +1,204 @@
 """How good a trained system is on a folder of images, by the metrics of the registry."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from img2img.data.pairs import Pairs
 from img2img.data.photos import images_in, rgb
+from img2img.data.stream import together
+from img2img.metrics import HIGHER_IS_BETTER
 from img2img.pipeline import Pipeline
 from img2img.registry import part
+from img2img.systems.system import Trial
 
 
-def metric(name: str, **defaults):
-    """Return a metric by its name, e.g. ``perceptual[hed_vgg16]``: (output, target) -> one value an image."""
+class Mean:
+    """A distance of one output to its target as a metric: averaged over the images."""
+
+    against = "target"
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the outputs."""
+        self.total, self.count = 0.0, 0
+
+    def update(self, output: Tensor, reference: Tensor) -> None:
+        """Take in outputs and their targets, (N, C, H, W) in [0, 1]."""
+        self.total += float(self.function(output, reference).double().sum())
+        self.count += len(output)
+
+    def compute(self) -> float:
+        """Return the mean."""
+        return self.total / self.count
+
+
+class Spread:
+    """How much outputs differ from one another, in units of how much real images do: 0 is total collapse."""
+
+    against = "real"
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the outputs."""
+        self.count, self.sums = 0, [0.0] * 4
+
+    def update(self, output: Tensor, reference: Tensor) -> None:
+        """Take in outputs and real images, (N, C, H, W) in [0, 1]."""
+        self.count += len(output)
+        for place, images in enumerate((output, reference)):
+            self.sums[2 * place] = self.sums[2 * place] + images.double().sum(0)
+            self.sums[2 * place + 1] = self.sums[2 * place + 1] + images.double().square().sum(0)
+
+    def compute(self) -> float:
+        """Return the ratio of the two standard deviations, each averaged over pixels."""
+        spreads = []
+        for total, square in (self.sums[:2], self.sums[2:]):
+            variance = square / self.count - (total / self.count).square()
+            spreads.append(float(variance.clamp(min=0).sqrt().mean()))
+        return spreads[0] / max(spreads[1], 1e-6)
+
+
+def metric(name: str, **defaults: Any) -> Any:
+    """Return a metric over sets of images by its name, e.g. ``perceptual[hed_vgg16]``."""
     kind, _, option = name.partition("[")
-    return part("metric", {"type": kind} | ({"network": option.rstrip("]")} if option else {}), **defaults)
+    found = part("metric", {"type": kind} | ({"network": option.rstrip("]")} if option else {}), **defaults)
+    return found if hasattr(found, "update") else Mean(found)
+
+
+def is_better(name: str, value: float, other: float) -> bool:
+    """Return whether a value of a metric is better than another one."""
+    return value > other if name.split("[")[0] in HIGHER_IS_BETTER else value < other
+
+
+class Judge:
+    """Metrics by name over what a system makes of validation data, direction by direction.
+
+    Args:
+        names: metrics of the registry. options: used where a metric takes them.
+    """
+
+    def __init__(self, names: list[str] | tuple[str, ...], **options: Any) -> None:
+        self.names, self.options = list(names), options
+        self.metrics: dict[tuple[str, str], Any] = {}
+        self.spread: dict[str, Spread] = {}
+
+    def reset(self) -> None:
+        """Forget all outputs; what is known of real images stays."""
+        for found in self.metrics.values():
+            found.reset()
+        self.spread = {}
+
+    @torch.no_grad()
+    def update(self, trials: dict[str, Trial], span: tuple[float, float]) -> None:
+        """Take in a batch of trials whose images lie in ``span``.
+
+        Raises:
+            ValueError: a metric that compares with what the task does not have.
+        """
+        low, high = span
+
+        def unit(images: Tensor) -> Tensor:
+            return ((images.float() - low) / (high - low)).clamp(0, 1)
+
+        for direction, trial in trials.items():
+            output = unit(trial.output)
+            for name in self.names:
+                key = (name, direction)
+                if key not in self.metrics:
+                    self.metrics[key] = metric(name, **self.options)
+                found = self.metrics[key]
+                reference = getattr(trial, found.against)
+                if reference is None:
+                    raise ValueError(
+                        f"metric {name}: there is no {found.against} to compare with in this task; "
+                        "choose others for validate.metrics (--metrics)"
+                    )
+                found.update(output, unit(reference))
+            if trial.real is not None:
+                self.spread.setdefault(direction, Spread()).update(output, unit(trial.real))
+
+    def compute(self) -> dict[str, float]:
+        """Return each metric's value; with several directions their mean, and each as ``NAME_DIRECTION``."""
+        table: dict[str, dict[str, float]] = {}
+        for (name, direction), found in self.metrics.items():
+            table.setdefault(name, {})[direction] = float(found.compute())
+        for direction, found in self.spread.items():
+            if found.count > 1:
+                table.setdefault("diversity", {})[direction] = found.compute()
+        values = {name: sum(row.values()) / len(row) for name, row in table.items()}
+        for name, row in table.items():
+            values |= {f"{name}_{direction}": value for direction, value in row.items() if direction}
+        return values
 
 
 def evaluate(
     pipe: Pipeline,
-    folder: str | Path,
+    folders: list[Path],
     *,
     metrics: list[str] | tuple[str, ...] = ("psnr", "ssim"),
+    images: int = 0,
+    seed: int = 0,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Return the mean of each metric over a folder.
+    """Return each metric over folders of images.
 
     An upscaler gets each image reduced as its recipe says, and is compared with the image itself on the Y channel with
-    a border of ``scale`` pixels left out; a translator gets A and is compared with B. Results are rounded to 8 bits
-    first, as a user gets them.
+    a border of ``scale`` pixels left out. Any other system is tried out as its training validates it, at the page's
+    size. Results are rounded to 8 bits first, as a user gets them.
+
+    Args:
+        pipe: the trained system.
+        folders: as for the validation of its training.
+        metrics: names of the registry.
+        images: how many, evenly spread; 0 for all.
+        seed: of what is random in it.
+        progress: show a bar.
 
     Raises:
         ValueError: a metric or task that cannot be judged so, or a folder without images.
     """
-    if pipe.task == "super_resolve":
-        border = {"border": pipe.scale, "channel": "y"}
-        spec = (pipe.recipe.data.degradation if pipe.recipe else None) or {"type": "bicubic"}
-        degrade = part("degradation", spec)
-        items = images_in(folder)
-    elif pipe.task == "paired":
-        border, degrade = {}, None
-        pairs = Pairs(folder, pipe.recipe.data.size, pipe.channels)
-        items = range(len(pairs))
-    else:
-        raise ValueError(f"{pipe.name}: task {pipe.task} has no targets to compare with")
-    if not len(items):
-        raise ValueError(f"{folder}: no readable pairs in it")
-    functions = {name: metric(name, **border) for name in metrics}
-    totals = dict.fromkeys(metrics, 0.0)
+    if pipe.system is not None and pipe.task != "super_resolve":
+        judge = Judge(metrics)
+        source = pipe.system.source(folders, validation=True)
+        if not len(source):
+            raise ValueError(f"{folders[0]}: no readable images in it")
+        bar = tqdm(total=min(images or len(source), len(source)), unit="image", disable=None if progress else True)
+        for place, batch in enumerate(together(source, seed, images)):
+            torch.manual_seed((seed << 32) + place)
+            batch = {name: value.to(pipe.device) for name, value in batch.items()}
+            with torch.inference_mode():
+                trials = pipe.system.trial(batch)
+            low, high = pipe.system.span
+            judge.update({name: trial._replace(output=_rounded(trial.output, low, high)) for name, trial in trials.items()},
+                         (low, high))
+            bar.update(len(next(iter(batch.values()))))
+        bar.close()
+        return judge.compute()
+    judge = Judge(metrics, border=pipe.scale, channel="y")
+    spec = (pipe.recipe.data.degradation if pipe.recipe else None) or {"type": "bicubic"}
+    degrade = part("degradation", spec)
+    items = [item for folder in folders for item in images_in(folder)]
+    items = items[: images or None]
     for place, item in enumerate(tqdm(items, unit="image", disable=None if progress else True)):
-        rng = np.random.default_rng(place)
-        if pipe.task == "super_resolve":
-            target = rgb(item, pipe.channels)
-            h, w = (side // pipe.scale * pipe.scale for side in target.shape[:2])
-            target = np.ascontiguousarray(target[:h, :w])
-            given = degrade(target, pipe.scale, rng)
-        else:
-            pair = pairs.item(item, rng)
-            given, target = (
-                ((pair[k].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy() for k in ("input", "target")
-            )
-        output = pipe(given)
-        tensors = [torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255 for image in (output, target)]
-        for name, function in functions.items():
-            totals[name] += float(torch.as_tensor(function(*tensors)).mean()) / len(items)
-    return totals
+        target = rgb(item, pipe.channels)
+        h, w = (side // pipe.scale * pipe.scale for side in target.shape[:2])
+        target = np.ascontiguousarray(target[:h, :w])
+        output = pipe(degrade(target, pipe.scale, np.random.default_rng((seed, place))))
+        output, target = (
+            torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255 for image in (output, target)
+        )
+        judge.update({"": Trial(output, target=target)}, (0.0, 1.0))
+    return judge.compute()
+
+
+def _rounded(images: Tensor, low: float, high: float) -> Tensor:
+    return ((images - low) / (high - low) * 255).round() / 255 * (high - low) + low

@@ -28,7 +28,8 @@ class Pipeline:
 
     Attributes:
         name: what it was loaded as.
-        task: "super_resolve", "paired", "generate", ...
+        task: "super_resolve", "paired", "unpaired", "generate", ...
+        verb: which verb it serves: "upscale", "translate" or "synthesize".
         scale: output side / input side.
         margin: receptive-field radius in input pixels, or None where the whole image is needed at once.
     """
@@ -43,10 +44,12 @@ class Pipeline:
         channels: int,
         span: tuple[float, float] = (0.0, 1.0),
         margin: int | None = None,
+        verb: str = "upscale",
         recipe: Recipe | None = None,
+        system: System | None = None,
     ) -> None:
         self.name, self.task, self.scale, self.channels, self.span = name, task, scale, channels, span
-        self.margin, self.recipe = margin, recipe
+        self.margin, self.verb, self.recipe, self.system = margin, verb, recipe, system
         self.multiple = getattr(network, "multiple", 1)
         self._plain = network.eval().requires_grad_(False)
         self._cost: dict[torch.dtype, float] = {}
@@ -57,7 +60,7 @@ class Pipeline:
         self.device = engine.choose_device(device)
         self.dtype = engine.choose_precision(precision, self.device)
         self.network = self._ready(self.dtype)
-        if precision in (None, "", "auto") and self.dtype is torch.bfloat16 and self.task != "generate":
+        if precision in (None, "", "auto") and self.dtype is torch.bfloat16 and self.verb != "synthesize":
             # A side that the network takes, at least 64.
             probe = (
                 _probe(self.channels, -(-64 // self.multiple) * self.multiple).to(self.device)
@@ -229,16 +232,19 @@ class Pipeline:
         return found
 
 
-def load(name: str | Path, *, device: str | None = None, precision: str | None = None) -> Pipeline:
+def load(
+    name: str | Path, *, device: str | None = None, precision: str | None = None, **controls: Any
+) -> Pipeline:
     """Return a trained system as a function on images.
 
     Args:
         name: a weight of the catalogue ("fast.x4"), a run folder, a .safetensors file, or a community upscaler's file.
         device: None for the best here.
         precision: None for bf16 where it is native and faithful, else fp32.
+        controls: what the system lets one choose, e.g. ``direction="ba"`` of an unpaired translator.
 
     Raises:
-        ValueError: no such weight, or a file that is damaged or not known.
+        ValueError: no such weight or control, or a file that is damaged or not known.
     """
     path = locate(name, weights=True)
     if path.suffix != ".safetensors" or not checkpoint.ours(path):
@@ -247,8 +253,7 @@ def load(name: str | Path, *, device: str | None = None, precision: str | None =
         found = community(path)
     else:
         system: System = restore(str(path))
-        network = getattr(system, system.inference[0])
-        network = network.deploy() if hasattr(network, "deploy") else network
+        network = system.deployed(**controls)
         recipe = system.recipe
         try:
             found = Pipeline(
@@ -259,7 +264,9 @@ def load(name: str | Path, *, device: str | None = None, precision: str | None =
                 channels=recipe.data.channels,
                 span=system.span,
                 margin=getattr(network, "margin", None),
+                verb=system.verb,
                 recipe=recipe,
+                system=system,
             )
         except (RuntimeError, TypeError) as error:
             reason = str(error).strip().partition("\n")[0]

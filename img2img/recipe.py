@@ -50,7 +50,10 @@ class Optimizer:
 
 @dataclass
 class Train:
-    """The run: images to see in all, batch size, EMA decay and gradient clipping (0: none), lengths in images."""
+    """The run: images to see in all, batch size, EMA decay and gradient clipping (0: none), lengths in images.
+
+    ``patience``: stop after so many validations without a better one; 0: never.
+    """
 
     images: int = 100_000
     batch: int = 16
@@ -61,11 +64,12 @@ class Train:
     validate_images: int = 20_000
     log_images: int = 1_000
     workers: int = 0
+    patience: int = 0
 
 
 @dataclass
 class Validate:
-    """What is measured on the validation images, and which of it chooses ``best`` (psnr and ssim: higher is better)."""
+    """What is measured on the validation images, and which of it chooses ``best``; 0 ``images``: all there are."""
 
     metrics: tuple[str, ...] = ()
     best: str = ""
@@ -87,6 +91,7 @@ BOUNDS = {
     "train.validate_images": (1, math.inf),
     "train.log_images": (1, math.inf),
     "train.workers": (0, 1024),
+    "train.patience": (0, math.inf),
     "validate.images": (0, math.inf),
     "validate.size": (16, 65536),
 }
@@ -175,7 +180,7 @@ class Recipe:
         for item in self.penalty:
             _spec("penalty", item, f"{where}: penalty", extra=("weight", "every"))
         for item in self.fidelity:
-            _spec("fidelity", item, f"{where}: fidelity", extra=("weight", "every"))
+            _spec("fidelity", item, f"{where}: fidelity", extra=("weight", "every", "on"))
         if self.data.degradation is not None:
             _spec("degradation", self.data.degradation, f"{where}: data.degradation")
         for key in (*self.clip_weights, *self.init):

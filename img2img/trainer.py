@@ -18,12 +18,18 @@ from tqdm import tqdm
 
 from img2img import checkpoint, engine
 from img2img.adversarial.stabilize import EMA, clip_weights
-from img2img.data.stream import stream
-from img2img.evaluation import metric
+from img2img.alarms import Alarm, Alarms
+from img2img.data.stream import stream, together
+from img2img.evaluation import Judge, is_better
 from img2img.recipe import Optimizer, Recipe
-from img2img.systems.system import System, build, initialise
+from img2img.systems.system import System, Trial, build, initialise
 
-HIGHER_IS_BETTER = ("psnr", "ssim")
+ROLLBACKS = 3
+"""How often a run may go back to its best state before it gives up."""
+
+
+class Diverged(ValueError):
+    """The run went somewhere from which training on is no use."""
 
 
 class Trainer:
@@ -35,12 +41,14 @@ class Trainer:
     Args:
         recipe: what to train.
         data: folder or folders with the training images, as the recipe's task wants them.
-        out: the run folder: last.safetensors, best.safetensors, log.jsonl, samples/, recipe.toml, TensorBoard's files.
-        validation: folder with images to validate on, or None.
+        out: the run folder: last.safetensors, best.safetensors, log.jsonl, curve.png, samples/, recipe.toml,
+            TensorBoard's files.
+        validation: folder or folders with images to validate on, or None.
         seed: 0 or more.
         device: e.g. "cuda:0"; None for the best here.
         precision: "fp32", "bf16" or "fp16"; None for bf16 where the device has it, else fp32.
         compile: compile the networks (worth it on a GPU only).
+        rollback: when a run collapses or diverges, go back to its best state and on at half the rate, thrice at most.
         progress: show a bar on stderr.
 
     Raises:
@@ -53,18 +61,19 @@ class Trainer:
         data: str | Path | list[str | Path],
         out: str | Path,
         *,
-        validation: str | Path | None = None,
+        validation: str | Path | list[str | Path] | None = None,
         seed: int = 0,
         device: str | None = None,
         precision: str | None = None,
         compile: bool = False,
+        rollback: bool = False,
         progress: bool = True,
     ) -> None:
         from accelerate import PartialState
 
         if seed < 0:
             raise ValueError(f"seed {seed} must be 0 or more")
-        self.recipe, self.seed, self.progress = recipe, seed, progress
+        self.recipe, self.seed, self.rollback, self.progress = recipe, seed, rollback, progress
         self.out = Path(out)
         self.processes = PartialState(cpu=device == "cpu")
         self.rank, self.world = self.processes.process_index, self.processes.num_processes
@@ -72,11 +81,15 @@ class Trainer:
         self.dtype = engine.choose_precision(precision, self.device)
         torch.manual_seed(seed)
         self.system = build(recipe)
-        self.source = self.system.source(data)
-        self.check = self.system.source(validation, validation=True) if validation and recipe.validate.metrics else None
-        self.metrics = {name: metric(name) for name in recipe.validate.metrics} if self.check else {}
-        if self.check is not None and not len(self.check):
-            raise ValueError(f"{validation}: no readable image to validate on")
+        self.source = self.system.source(_paths(data))
+        self.check = None
+        if validation and recipe.validate.metrics:
+            self.check = self.system.source(_paths(validation), validation=True)
+            if not len(self.check):
+                raise ValueError(f"{validation}: no readable image to validate on")
+        self.judge = Judge(recipe.validate.metrics)
+        self.alarms = Alarms()
+        self.rate, self.rollbacks = 1.0, 0
         self.step, self.best = 0, None
         self.sums: dict[str, Tensor] = {}  # losses since the last line of the log
         self.last = self.out / "last.safetensors"
@@ -90,18 +103,21 @@ class Trainer:
         )
         self.plans = {phase: recipe.optimizer_for(phase) for phase in recipe.schedule}
         self.optimizers = {
-            phase: optimizer(plan, list(getattr(self.system, phase).parameters()), self.device)
-            for phase, plan in self.plans.items()
+            phase: optimizer(plan, self._parameters(phase), self.device) for phase, plan in self.plans.items()
         }
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        self.forward = torch.compile(self.system.losses) if compile else self.system.losses
+        for network in self.system.children() if compile else ():
+            network.compile()
         if resuming:
-            self._resume()
+            self._resume(self.last)
 
     @property
     def micros(self) -> int:
         """Micro batches of one step, over all processes."""
         return self.recipe.train.accumulate * self.world
+
+    def _parameters(self, phase: str) -> list[nn.Parameter]:
+        return [p for role in self.system.roles(phase) for p in getattr(self.system, role).parameters()]
 
     @property
     def images_per_step(self) -> int:
@@ -129,7 +145,6 @@ class Trainer:
             with checkpoint.atomic(self.out / "recipe.toml") as path:
                 path.write_text(self.recipe.toml(), encoding="utf-8")
         total = math.ceil(plan.images / self.images_per_step)
-        batches = self._batches()
         line: dict[str, Any] = {}
         asked: list[int] = []
         handlers = {name: signal.signal(name, lambda number, frame: asked.append(number)) for name in self._signals()}
@@ -143,35 +158,25 @@ class Trainer:
             disable=None if self.progress and main else True,
             file=sys.stderr,
         )
+        stopped = False
         try:
-            while self.step < total and not asked:
-                for name, value in self._advance(batches).items():
-                    self.sums[name] = self.sums.get(name, 0) + value
-                    self.sums[f"n/{name}"] = self.sums.get(f"n/{name}", 0) + 1
-                before, after = (self.step - 1) * self.images_per_step, self.images
-                bar.update(self.images_per_step)
-                done = self.step == total
-
-                def due(every: int, before: int = before, after: int = after, done: bool = done) -> bool:
-                    return done or before // every != after // every
-
-                if due(plan.log_images):
-                    line = {"step": self.step, "images": after} | self._means(self.sums)
-                    self.sums = {}
-                    bar.set_postfix({k: f"{v:.3g}" for k, v in list(line.items())[2:5]})
-                    if main:
-                        self._log(line, board)
-                if due(plan.checkpoint_images) or due(plan.validate_images):
-                    self._share_statistics()
-                if self.check and due(plan.validate_images):
-                    found = self.validate()
-                    line = {"step": self.step, "images": after} | found
-                    if main:
-                        self._log(line, board)
-                        self._keep_best(found)
-                if main and due(plan.checkpoint_images):
-                    self.save(self.last)
-            if asked and main:
+            batches = self._batches()
+            while self.step < total and not stopped and not self._enough():
+                try:
+                    for name, value in self._advance(batches).items():
+                        self.sums[name] = self.sums.get(name, 0) + value
+                        self.sums[f"n/{name}"] = self.sums.get(f"n/{name}", 0) + 1
+                    bar.update(self.images_per_step)
+                    found = self._report(total, bar, board)
+                    line = found or line
+                except Diverged as reason:
+                    self._alarm(Alarm("diverged", str(reason)), board)
+                    if not self._roll_back(board):
+                        raise
+                    bar.n = self.images
+                    batches = self._batches()
+                stopped = self._any(asked)
+            if main and (stopped or self.step < total):
                 self.save(self.last)
         finally:
             bar.close()
@@ -179,47 +184,120 @@ class Trainer:
                 board.close()
             for name, handler in handlers.items():
                 signal.signal(name, handler)
-        if asked:
+        if stopped:
             raise KeyboardInterrupt(f"stopped at {self.images} images; the same command goes on from there")
         return line
+
+    def _report(self, total: int, bar: tqdm, board: Any) -> dict[str, Any]:
+        """Log, validate and save where this step is the one for it; return the line logged last, or nothing."""
+        plan, main = self.recipe.train, self.rank == 0
+        before, after, done = (self.step - 1) * self.images_per_step, self.images, self.step == total
+
+        def due(every: int) -> bool:
+            return done or before // every != after // every
+
+        line: dict[str, Any] = {}
+        if due(plan.log_images):
+            line = {"step": self.step, "images": after} | self._means(self.sums)
+            self.sums = {}
+            bar.set_postfix({k: f"{v:.3g}" for k, v in list(line.items())[2:5]})
+            self._log(line, board)
+            for alarm in self.alarms.look(line):
+                self._alarm(alarm, board)
+        if due(plan.checkpoint_images) or due(plan.validate_images):
+            self._share_statistics()
+        if self.check and due(plan.validate_images):
+            found = self.validate()
+            line = {"step": self.step, "images": after} | found
+            self._log(line, board)
+            self._keep_best(found)
+            if main:
+                curve(self.out / "log.jsonl", self.out / "curve.png")
+            for alarm in self.alarms.look(line):
+                self._alarm(alarm, board)
+        elif self.check is None and main and due(plan.validate_images):
+            self.sample()
+        if self.rollback and self.alarms.fatal:
+            raise Diverged(self.alarms.fatal)
+        if main and due(plan.checkpoint_images):
+            self.save(self.last)
+        return line
+
+    def _enough(self) -> bool:
+        """Return whether the validation has stood still for as long as the page bears."""
+        plan = self.recipe.train
+        still = self.images - self.best["images"] if self.best else 0
+        return bool(plan.patience) and still >= plan.patience * plan.validate_images
+
+    def _any(self, asked: list[int]) -> bool:
+        """Return whether any process was asked to stop; all of them learn of it after the same step."""
+        if self.world == 1:
+            return bool(asked)
+        return bool(self._mean_over_processes(torch.tensor(float(bool(asked)), device=self.device)) > 0)
+
+    def _alarm(self, alarm: Alarm, board: Any) -> None:
+        if self.rank == 0:
+            self._log({"step": self.step, "images": self.images, "alarm": alarm.name, "text": alarm.text}, board)
+            tqdm.write(f"{self.recipe.name}, {self.images} images: {alarm.text}", file=sys.stderr)
+
+    def _roll_back(self, board: Any) -> bool:
+        """Go back to the best state at half the rate; return False where there is none, or it was done too often."""
+        state = self.out / "best.state.safetensors"
+        if not self.rollback or self.rollbacks >= ROLLBACKS or not state.is_file():
+            return False
+        rate, rollbacks, sums = self.rate / 2, self.rollbacks + 1, {}
+        self._resume(state)
+        self.rate, self.rollbacks, self.sums = rate, rollbacks, sums
+        self.alarms = Alarms()
+        text = f"back to {self.images} images, on at {self.rate:g} times the page's rate"
+        self._alarm(Alarm("rollback", text), board)
+        if self.rank == 0:
+            self.save(self.last)
+        self.processes.wait_for_everyone()
+        return True
 
     def _advance(self, batches: dict[str, Iterator[dict[str, Tensor]]]) -> dict[str, Tensor]:
         """Take one step of every phase; return the mean of every named loss."""
         found: dict[str, Tensor] = {}
+        self.system.advance(self.images, self.recipe.train.images)
         for phase, repeats in self.recipe.schedule.items():
-            learner = getattr(self.system, phase)
+            roles = self.system.roles(phase)
             for name, network in self.system.named_children():
-                network.requires_grad_(name == phase)
+                network.requires_grad_(name in roles)
             self.system.train()
-            parameters = [p for p in learner.parameters() if p.requires_grad]
+            parameters = self._parameters(phase)
             self._set_rate(phase)
             for repeat in range(repeats):
                 self.optimizers[phase].zero_grad(set_to_none=True)
                 terms: dict[str, Tensor] = {}
                 for micro in range(self.rank, self.micros, self.world):
-                    torch.manual_seed(derive(self.seed, self.step, phase, repeat, micro))
+                    torch.manual_seed(derive(self.seed, self.step, phase, repeat, micro, *self._again))
                     batch = self._to_device(next(batches[phase]))
                     with engine.autocast(self.device, self.dtype):
-                        losses = self.forward(phase, batch, self.step)
+                        losses = self.system.losses(phase, batch, self.step)
                     means = {
                         name: value.float().mean() / self.recipe.train.accumulate for name, value in losses.items()
                     }
                     if means:  # a phase may rest, where its terms count in some steps only
                         self.scaler.scale(sum(means.values())).backward()
+                    for name, value in self.system.seen.items():
+                        terms[name] = terms.get(name, 0) + value / self.recipe.train.accumulate
+                    self.system.seen = {}
                     for name, value in means.items():
                         terms[name] = terms.get(name, 0) + value.detach()
-                self._apply(phase, learner, parameters)
+                terms |= self._apply(phase, parameters)
             found |= {f"{phase}/{name}": value for name, value in terms.items()}
         self.step += 1
         for role, average in self.ema.items():
             average.update(getattr(self.system, role))
         return found
 
-    def _apply(self, phase: str, learner: nn.Module, parameters: list[Tensor]) -> None:
+    def _apply(self, phase: str, parameters: list[Tensor]) -> dict[str, Tensor]:
+        """Take the optimizer's step; return the gradient's length."""
         optimizer = self.optimizers[phase]
         parameters = [p for p in parameters if p.grad is not None]
         if not parameters:
-            return
+            return {}
         if self.world > 1:
             flat = torch.cat([p.grad.flatten() for p in parameters])
             flat = self._mean_over_processes(flat)
@@ -229,35 +307,43 @@ class Trainer:
         limit = self.recipe.train.clip_gradient or math.inf
         norm = nn.utils.clip_grad_norm_(parameters, limit)
         if not torch.isfinite(norm) and not self.scaler.is_enabled():
-            raise ValueError(
+            raise Diverged(
                 f"{self.out}: the gradient of {phase} is not finite at step {self.step}; lower optimizer.lr, set "
                 f"train.clip_gradient or use --precision fp32 (the last checkpoint is whole: {self.last})"
             )
         self.scaler.step(optimizer)
         self.scaler.update()
-        if phase in self.recipe.clip_weights:
-            clip_weights(learner, self.recipe.clip_weights[phase])
+        for role in self.system.roles(phase):
+            if role in self.recipe.clip_weights:
+                clip_weights(getattr(self.system, role), self.recipe.clip_weights[role])
+        return {"gradient": norm} if torch.isfinite(norm) else {}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the mean of every metric over the validation images, by the averaged weights; write a sample grid."""
+        """Return every metric over the validation images, by the averaged weights; write a sample grid."""
         system = self._averaged()
-        totals = dict.fromkeys(self.metrics, 0.0)
-        shown = []
-        for index in range(len(self.check)):
-            rng = np.random.default_rng((self.seed, index))
-            batch = {name: value[None].to(self.device) for name, value in self.check.item(index, rng).items()}
+        self.judge.reset()
+        shown: list[Trial] = []
+        for place, batch in enumerate(together(self.check, self.seed, self.recipe.validate.images)):
+            torch.manual_seed(derive(self.seed, "validation", place))
             with engine.autocast(self.device, self.dtype):
-                output = system.infer(batch["input"]).float()
-            low, high = system.span
-            output, target = ((x - low) / (high - low) for x in (output, batch["target"]))
-            for name, function in self.metrics.items():
-                totals[name] += float(function(output, target).mean()) / len(self.check)
-            if len(shown) < 4:
-                shown.append((batch["input"], output, target, low, high))
+                trials = system.trial(self._to_device(batch))
+            self.judge.update(trials, system.span)
+            if sum(len(trial.output) for trial in shown) < 4 * len(trials):
+                shown += trials.values()
         if self.rank == 0:
-            grid(shown, self.out / "samples" / f"{self.images:09d}.png")
-        return {f"validation/{name}": value for name, value in totals.items()}
+            grid(shown, system.span, self.out / "samples" / f"{self.images:09d}.png")
+        return {f"validation/{name}": value for name, value in self.judge.compute().items()}
+
+    @torch.no_grad()
+    def sample(self) -> None:
+        """Write a sheet of what the system makes of its first training batch, where nothing is validated."""
+        system = self._averaged()
+        batch = self._to_device(next(iter(together(self.source, self.seed, 16))))
+        torch.manual_seed(derive(self.seed, "sample"))
+        with engine.autocast(self.device, self.dtype):
+            trials = system.trial(batch)
+        grid(list(trials.values()), system.span, self.out / "samples" / f"{self.images:09d}.png")
 
     def _averaged(self) -> System:
         """Return the system for inference: a shallow copy whose networks are the averaged ones."""
@@ -284,14 +370,15 @@ class Trainer:
                         tensors[f"optimizer.{phase}.{place}.{key}"] = torch.as_tensor(value)
         header = {"recipe": self.recipe.page(), "step": self.step, "images": self.images, "seed": self.seed}
         header |= {"best": self.best, "world": self.world, "scaler": self.scaler.state_dict()}
+        header |= {"rate": self.rate, "rollbacks": self.rollbacks, "alarms": self.alarms.state()}
         header["sums"] = {name: float(value) for name, value in self.sums.items()}
         checkpoint.save(path, tensors, header)
 
-    def _resume(self) -> None:
-        tensors, header = checkpoint.load(self.last)
+    def _resume(self, path: Path) -> None:
+        tensors, header = checkpoint.load(path)
         if missing := {"step", "seed", "world"} - header.keys():
-            raise ValueError(f"{self.last}: holds weights only (no {sorted(missing)[0]}), so no run can go on from it")
-        theirs, mine = Recipe.parse(header["recipe"], str(self.last)), self.recipe
+            raise ValueError(f"{path}: holds weights only (no {sorted(missing)[0]}), so no run can go on from it")
+        theirs, mine = Recipe.parse(header["recipe"], str(path)), self.recipe
         # Lengths and logging may change between runs; what shapes the game may not.
         for key in ("networks", "schedule", "adversarial", "penalty", "fidelity", "data", "clip_weights", "optimizer"):
             if getattr(theirs, key) != getattr(mine, key):
@@ -306,7 +393,7 @@ class Trainer:
                 f"{self.out}: holds a run with another seed or batch "
                 f"(seed {header['seed']}, batch {theirs.train.batch}); choose another --out"
             )
-        where = str(self.last)
+        where = str(path)
         own = {n: v for n, v in tensors.items() if not n.startswith(("ema.", "optimizer."))}
         checkpoint.fit(self.system, own, where)
         for role, average in self.ema.items():
@@ -320,7 +407,7 @@ class Trainer:
                 if name.startswith(f"optimizer.{phase}."):
                     place, key = name.removeprefix(f"optimizer.{phase}.").split(".", 1)
                     state.setdefault(int(place), {})[key] = value
-            parameters = list(getattr(self.system, phase).parameters())
+            parameters = self._parameters(phase)
             for place, found in state.items():
                 for key, value in found.items():
                     # In memory as its parameter is: a fused optimizer goes through both without looking at strides.
@@ -328,23 +415,29 @@ class Trainer:
                         found[key] = torch.empty_like(parameters[place], dtype=value.dtype).copy_(value)
             opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
         self.step, self.best = int(header["step"]), header.get("best")
+        self.rate, self.rollbacks = header.get("rate", 1.0), header.get("rollbacks", 0)
+        self.alarms = Alarms(header.get("alarms"))
         self.sums = {name: torch.tensor(value, device=self.device) for name, value in header.get("sums", {}).items()}
         if header.get("scaler"):
             self.scaler.load_state_dict(header["scaler"])
 
+    @property
+    def _again(self) -> tuple[int, ...]:
+        """What keeps a run that went back from meeting the same batches and the same noise again."""
+        return (self.rollbacks,) if self.rollbacks else ()
+
     def _batches(self) -> dict[str, Iterator[dict[str, Tensor]]]:
-        plan = self.recipe.train
-        return {
-            phase: stream(
-                self.source,
-                plan.batch,
-                derive(self.seed, phase) >> 1,
-                self.step * repeats * self.micros + self.rank,
-                self.world,
-                plan.workers,
-            )
-            for phase, repeats in self.recipe.schedule.items()
-        }
+        plan, schedule = self.recipe.train, self.recipe.schedule
+
+        def begin(repeats: int, *place: str) -> Iterator[dict[str, Tensor]]:
+            start = self.step * repeats * self.micros + self.rank
+            seed = derive(self.seed, *place, *self._again) >> 1
+            return stream(self.source, plan.batch, seed, start, self.world, plan.workers)
+
+        if len(set(schedule.values())) > 1:
+            return {phase: begin(repeats, phase) for phase, repeats in schedule.items()}
+        # Phases that are equally often on look at the same batches, which are read and moved but once.
+        return shared(begin(next(iter(schedule.values()))), list(schedule), plan.accumulate)
 
     def _set_rate(self, phase: str) -> None:
         plan = self.plans[phase]
@@ -353,17 +446,14 @@ class Trainer:
         if plan.warmup_images:
             factor *= min(1.0, (self.images + self.images_per_step) / plan.warmup_images)
         for group in self.optimizers[phase].param_groups:
-            group["lr"] = plan.lr * factor
+            group["lr"] = plan.lr * factor * self.rate
 
     def _to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: value.to(
-                self.device,
-                non_blocking=True,
-                memory_format=torch.channels_last if value.dim() == 4 else torch.preserve_format,
-            )
-            for name, value in batch.items()
-        }
+        """Move a batch where the networks are, in place: phases that share a batch know it again."""
+        for name, value in batch.items():
+            form = torch.channels_last if value.dim() == 4 else torch.preserve_format
+            batch[name] = value.to(self.device, non_blocking=True, memory_format=form)
+        return batch
 
     def _mean_over_processes(self, value: Tensor) -> Tensor:
         from accelerate.utils import reduce
@@ -387,16 +477,21 @@ class Trainer:
         return dict(zip(names, values.tolist(), strict=True))
 
     def _keep_best(self, found: dict[str, float]) -> None:
-        name = self.recipe.validate.best or next(iter(self.metrics))
+        name = self.recipe.validate.best or self.recipe.validate.metrics[0]
         value = found[f"validation/{name}"]
-        sign = 1 if name.split("[")[0] in HIGHER_IS_BETTER else -1
-        if math.isnan(value):
+        if not math.isfinite(value):
             return
-        if self.best is None or sign * value > sign * self.best["value"]:
+        if self.best is None or is_better(name, value, self.best["value"]):
             self.best = {"metric": name, "value": value, "step": self.step, "images": self.images}
-            self.save(self.out / "best.safetensors", slim=True)
+            if self.rank == 0:
+                self.save(self.out / "best.safetensors", slim=True)
+                if self.rollback:
+                    self.save(self.out / "best.state.safetensors")
+            self.processes.wait_for_everyone()
 
     def _log(self, line: dict[str, Any], board: Any) -> None:
+        if self.rank:
+            return
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in line.items():
@@ -449,19 +544,72 @@ def optimizer(plan: Optimizer, parameters: list[Tensor], device: torch.device) -
     return torch.optim.SGD(parameters, lr=plan.lr, momentum=plan.betas[0], weight_decay=plan.weight_decay, **fused)
 
 
-def grid(rows: list[tuple], path: Path) -> None:
-    """Write rows of input | output | target as one PNG, cut to 256 pixels; inputs are enlarged to the target's size."""
+def shared(
+    batches: Iterator[dict[str, Tensor]], phases: list[str], micros: int
+) -> dict[str, Iterator[dict[str, Tensor]]]:
+    """Return an iterator for each phase over the same batches, of which at most ``micros`` a repetition are kept."""
+    queues: dict[str, list[dict[str, Tensor]]] = {phase: [] for phase in phases}
+
+    def one(phase: str) -> Iterator[dict[str, Tensor]]:
+        while True:
+            if not queues[phase]:
+                for _ in range(micros):
+                    batch = next(batches)
+                    for queue in queues.values():
+                        queue.append(batch)
+            yield queues[phase].pop(0)
+
+    return {phase: one(phase) for phase in phases}
+
+
+def grid(trials: list[Trial], span: tuple[float, float], path: Path) -> None:
+    """Write samples as one PNG, cut to 256 pixels: rows of input | output | target, or a sheet of outputs."""
     from torch.nn.functional import interpolate
     from torchvision.utils import make_grid
 
     from img2img.imaging.picture import Picture, write
 
-    tiles = []
-    for given, output, target, low, high in rows:
-        given = interpolate((given.float() - low) / (high - low), size=target.shape[-2:], mode="nearest")
-        channels = max(given.shape[1], target.shape[1])
-        for image in (given, output, target):
-            image = image[..., :256, :256].clamp(0, 1).cpu().expand(-1, channels, -1, -1)
-            tiles.append(torch.nn.functional.pad(image, (0, 256 - image.shape[-1], 0, 256 - image.shape[-2]))[0])
-    image = make_grid(tiles, nrow=3, padding=4)
+    low, high = span
+    tiles, columns = [], 0
+    for trial in trials:
+        side = trial.output.shape[-2:]
+        parts = [part for part in (trial.input, trial.output, trial.target) if part is not None]
+        columns = len(parts)
+        for row in zip(*parts, strict=True):
+            for image in row:
+                image = interpolate((image[None].float().cpu() - low) / (high - low), size=side, mode="nearest")
+                image = image[..., :256, :256].clamp(0, 1)
+                image = image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+                tiles.append(nn.functional.pad(image, (0, 256 - image.shape[-1], 0, 256 - image.shape[-2]))[0])
+    if columns == 1:
+        tiles = [tile[:, : side[0], : side[1]] for tile in tiles[:64]]
+        columns = max(1, round(len(tiles) ** 0.5))
+    image = make_grid(tiles[: 16 * columns], nrow=columns, padding=4 if columns == 3 else 2)
     write(path, Picture((image.permute(1, 2, 0).numpy() * 255).round().astype("uint8")))
+
+
+def curve(log: Path, path: Path) -> None:
+    """Draw the validation metrics in a log against the images seen, as a PNG."""
+    from matplotlib.figure import Figure
+
+    points: dict[str, list[tuple[int, float]]] = {}
+    for text in log.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        for name, value in line.items():
+            if name.startswith("validation/") and math.isfinite(value):
+                points.setdefault(name.removeprefix("validation/"), []).append((line["images"], value))
+    if not points:
+        return
+    figure = Figure(figsize=(7, 2.2 * len(points)), layout="constrained")
+    for place, (name, found) in enumerate(points.items()):
+        axes = figure.add_subplot(len(points), 1, place + 1)
+        axes.plot(*zip(*found, strict=True), marker=".")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("training images")
+    with checkpoint.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=90)
+
+
+def _paths(folders: str | Path | list[str | Path] | tuple[str | Path, ...]) -> list[Path]:
+    return [Path(folder) for folder in (folders if isinstance(folders, list | tuple) else [folders])]

@@ -20,13 +20,13 @@ from img2img.recipe import Recipe, names
 FOLDERS = {"inputs", "out", "tile", "format", "quality", "suffix", "overwrite", "json", "device", "precision"}
 OPTIONS = {
     "upscale": FOLDERS | {"model", "scale", "size"},
-    "translate": FOLDERS | {"model"},
+    "translate": FOLDERS | {"model", "direction"},
     "synthesize": {"model", "count", "seed", "out", "device", "precision"},
     "train": {
         *("recipe", "data", "validation", "out", "images", "seed", "set", "dry_run", "compile", "devices", "no_check"),
-        *("device", "precision"),
+        *("device", "precision", "rollback"),
     },
-    "evaluate": {"model", "data", "metrics", "device", "precision"},
+    "evaluate": {"model", "data", "metrics", "images", "seed", "device", "precision"},
     "check": {"folders", "validation", "minimum", "paired", "json"},
     "prepare": {"name", "out"},
     "models": {"pattern", "json"},

@@ -303,7 +303,7 @@ def test_evaluate(trained, photos, pairs):
     assert 0 < found["l1"] < 1
     with pytest.raises(ValueError, match="unknown metric 'pnsr'; did you mean 'psnr'"):
         img2img.evaluate(trained["upscaler"], photos / "validation", metrics=["pnsr"], **options)
-    with pytest.raises(ValueError, match="has no targets"):
+    with pytest.raises(ValueError, match="no target to compare"):
         img2img.evaluate(trained["painter"], photos / "validation", **options)
 
 
@@ -317,5 +317,5 @@ def test_evaluating_a_perfect_upscaler(tmp_path, monkeypatch):
     ).to("cpu", "fp32")
     from img2img.evaluation import evaluate
 
-    found = evaluate(perfect, tmp_path, metrics=["psnr", "ssim", "l1"], progress=False)
+    found = evaluate(perfect, [tmp_path], metrics=["psnr", "ssim", "l1"], progress=False)
     assert found["psnr"] == float("inf") and found["ssim"] == pytest.approx(1) and found["l1"] == 0

@@ -192,7 +192,9 @@ def test_workers_do_not_change_the_run(options):
 
 def test_validation_keeps_the_best_and_draws_samples(options, monkeypatch):
     scores = iter([10.0, 30.0, float("nan"), 20.0])
-    monkeypatch.setattr("img2img.trainer.metric", lambda name: lambda output, target: torch.tensor([next(scores)]))
+    monkeypatch.setattr(
+        "img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)])
+    )
     run = options("upscaler", "run", "train.images=16", "train.validate_images=4", "validate.images=1")
     last = img2img.train(**run)
     assert last["validation/psnr"] == 20.0
@@ -210,7 +212,9 @@ def test_validation_keeps_the_best_and_draws_samples(options, monkeypatch):
 
 def test_a_lower_distance_is_better(options, monkeypatch):
     scores = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr("img2img.trainer.metric", lambda name: lambda output, target: torch.tensor([next(scores)]))
+    monkeypatch.setattr(
+        "img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)])
+    )
     run = options("translator", "run", "train.images=12", "train.validate_images=4", "validate.images=1")
     run["validation"] = one_pair(run["validation"], run["out"].parent / "one")
     img2img.train(**run)
@@ -317,7 +321,7 @@ def test_a_folder_without_a_readable_image(options, tmp_path):
 
 def test_noise_has_nothing_to_validate_on(options, folders):
     run = options("painter", "run", 'validate.metrics=["psnr"]') | {"validation": folders["painter"][0]}
-    with pytest.raises(ValueError, match="no targets"):
+    with pytest.raises(ValueError, match="no target"):
         img2img.train(**run)
 
 

@@ -80,3 +80,34 @@ def stream(
         multiprocessing_context="spawn" if workers else None,
     )
     yield from loader
+
+
+LARGEST = 2**20
+"""Numbers in the tensors of one validation batch, beyond which it is cut."""
+
+
+def together(source: Source, seed: int, images: int = 0) -> Iterator[dict[str, Tensor]]:
+    """Yield the items of a source in order, stacked as long as their shapes agree; the same every time.
+
+    Args:
+        source: where items come from.
+        seed: with the item's place it fixes what is random in it.
+        images: how many items, evenly spread over the source; 0 for all.
+    """
+    count = min(images or len(source), len(source))
+    waiting: list[dict[str, Tensor]] = []
+    for place in range(count):
+        index = place * len(source) // count
+        item = source.item(index, np.random.default_rng((seed, index)))
+        size = sum(value.numel() for value in item.values())
+        fits = waiting and all(item[name].shape == value.shape for name, value in waiting[0].items())
+        if waiting and not (fits and size * (len(waiting) + 1) <= LARGEST):
+            yield _stacked(waiting)
+            waiting = []
+        waiting.append(item)
+    if waiting:
+        yield _stacked(waiting)
+
+
+def _stacked(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}

@@ -8,30 +8,40 @@ from torch import Tensor
 
 from img2img.data.images import Images
 from img2img.data.stream import Source
-from img2img.systems.system import System
+from img2img.systems.system import System, Trial, only
 
 
 class Generate(System):
     """The generator makes samples from latents (N, latent), the discriminator tells them from ``real`` (N, C, H, W)."""
 
+    verb = "synthesize"
+
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two halves of the game."""
         real = batch["real"]
-        fake = self.generator(torch.randn(len(real), self.generator.latent, device=real.device))
+        fake = self.fake(phase, batch, lambda: self.generator(self.latents(len(real), real.device)))
         if phase == "discriminator":
             return self.discriminator_terms(self.discriminator, real, fake, step)
         return self.generator_terms(self.discriminator, real, fake)
+
+    def latents(self, count: int, device: torch.device) -> Tensor:
+        """Draw latents (N, latent) from torch's generator."""
+        return torch.randn(count, self.generator.latent, device=device)
 
     def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
         """Return the images (N, C, H, W) of latents (N, latent)."""
         return self.generator(inputs).float().clamp(*self.span)
 
-    def source(self, folder: str | Path, validation: bool = False) -> Source:
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """As many samples as there are real images in the batch."""
+        real = batch["real"]
+        return {"": Trial(self.infer(self.latents(len(real), real.device)), real=real)}
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return the images of a folder.
 
         Raises:
-            ValueError: for validation, since an image made of noise has no target to be compared with.
+            ValueError: more than one folder.
         """
-        if validation:
-            raise ValueError(f"{self.recipe.name}: images made of noise have no targets; leave validate.metrics empty")
-        return Images(folder, self.recipe.data.size, self.recipe.data.channels, self.recipe.data.flip)
+        data = self.recipe.data
+        return Images(only(folders, self.recipe.name), data.size, data.channels, data.flip and not validation)

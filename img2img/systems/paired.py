@@ -8,7 +8,7 @@ from torch import Tensor
 
 from img2img.data.pairs import Pairs
 from img2img.data.stream import Source
-from img2img.systems.system import System
+from img2img.systems.system import System, Trial
 
 
 class Paired(System):
@@ -17,7 +17,7 @@ class Paired(System):
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The conditional game, and fidelity to the target."""
         given, target = batch["input"], batch["target"]
-        output = self.generator(given)
+        output = self.fake(phase, batch, lambda: self.generator(given))
 
         def critic(image: Tensor) -> Tensor:
             return self.discriminator(torch.cat([given, image.to(given.dtype)], 1))
@@ -33,13 +33,20 @@ class Paired(System):
         """Return the translated images; deterministic, since dropout rests in evaluation mode."""
         return self.generator(inputs).float().clamp(*self.span)
 
-    def source(self, folder: str | Path, validation: bool = False) -> Source:
-        """Return the pairs of a folder: A/ and B/ below it, or images with A left and B right."""
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """The output beside its target."""
+        return {"": Trial(self.infer(batch["input"]), batch["input"], batch["target"], batch["target"])}
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return pairs: A/ and B/ below a folder or two folders, images with A left and B right, or a table of files."""
         data = self.recipe.data
         return Pairs(
-            folder,
+            folders,
             data.size,
             data.channels,
+            input_channels=data.input_channels,
+            direction=data.direction,
             flip=data.flip and not validation,
             jitter=0 if validation else data.size // 8,
+            augment=None if validation else data.augment,
         )

@@ -7,18 +7,19 @@ from torch import Tensor
 
 from img2img.data.photos import Crops, Whole
 from img2img.data.stream import Source
-from img2img.systems.system import System
+from img2img.systems.system import System, Trial, only
 
 
 class SuperResolve(System):
     """The generator enlarges ``input`` towards ``target``: (N, C, H, W) -> (N, C, H * scale, W * scale) in [0, 1]."""
 
+    verb = "upscale"
     span = (0.0, 1.0)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Fidelity to the target, and where the recipe has a discriminator, its judgement."""
         target = batch["target"]
-        output = self.generator(batch["input"]).float()
+        output = self.fake(phase, batch, lambda: self.generator(batch["input"])).float()
         if phase == "discriminator":
             return self.discriminator_terms(self.discriminator, target, output, step)
         found = self.fidelity_terms(output, target, step)
@@ -30,8 +31,17 @@ class SuperResolve(System):
         """Return the enlarged image, clamped to [0, 1]."""
         return self.generator(inputs).float().clamp(0, 1)
 
-    def source(self, folder: str | Path, validation: bool = False) -> Source:
-        """Return random crops for training, or fixed centre crops for validation."""
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """The enlarged image beside the original."""
+        return {"": Trial(self.infer(batch["input"]), batch["input"], batch["target"])}
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return random crops for training, or fixed centre crops for validation.
+
+        Raises:
+            ValueError: more than one folder.
+        """
+        folder = only(folders, self.recipe.name)
         data, check = self.recipe.data, self.recipe.validate
         if validation:
             return Whole(folder, check.size, data.scale, data.degradation, channels=data.channels, images=check.images)

@@ -16,38 +16,66 @@ Critic = Callable[[Tensor], Tensor]
 
 
 class Term(NamedTuple):
-    """One summand of a loss: its name in the log, the function, its weight, and every how many steps it counts."""
+    """One summand of a loss: name in the log, function, weight, every how many steps it counts, what it compares."""
 
     name: str
     function: Callable[..., Tensor]
     weight: float
     every: int
+    on: str
 
     @classmethod
-    def build(cls, kind: str, spec: dict[str, Any], **defaults: Any) -> "Term":
-        """Build a recipe's term of the table ``kind``."""
-        own = {key: value for key, value in spec.items() if key not in ("weight", "every")}
-        return cls(spec["type"], part(kind, own, **defaults), float(spec.get("weight", 1.0)), int(spec.get("every", 1)))
+    def build(cls, kind: str, spec: dict[str, Any], on: str = "", **defaults: Any) -> "Term":
+        """Build a recipe's term of the table ``kind``; ``on`` is what it compares where the page says nothing."""
+        own = {key: value for key, value in spec.items() if key not in ("weight", "every", "on")}
+        chosen = spec.get("on", on)
+        name = spec["type"] if chosen == on else f"{chosen}_{spec['type']}"
+        weight, every = float(spec.get("weight", 1.0)), int(spec.get("every", 1))
+        return cls(name, part(kind, own, **defaults), weight, every, chosen)
+
+
+class Trial(NamedTuple):
+    """What a system made of validation data, all (N, C, H, W) in its span; None where there is no such thing.
+
+    ``target`` is what the output should be, sample by sample; ``real`` what outputs should be like as a set.
+    """
+
+    output: Tensor
+    input: Tensor | None = None
+    target: Tensor | None = None
+    real: Tensor | None = None
 
 
 class System(nn.Module):
     """A game as a recipe describes it.
 
-    A subclass says what each phase minimises (``losses``) and what the trained system does (``infer``); it never asks
-    which loss or network was chosen. The networks are attributes by role: ``self.generator``, ``self.discriminator``.
+    A subclass says what each phase minimises (``losses``), what the trained system does (``infer``) and how it is
+    tried out on validation data (``trial``); it never asks which loss or network was chosen. The networks are attributes
+    by role: ``self.generator``, ``self.discriminator``.
+
+    Attributes:
+        inference: roles that the trained system consists of; their averages are kept.
+        verb: the verb that uses it: "upscale", "translate" or "synthesize".
+        span: range of its images.
+        learners: roles that learn together in a phase; elsewhere a phase is the role that learns in it.
+        comparisons: what a page's fidelity terms can compare (their ``on``); the first is the default.
     """
 
     inference: tuple[str, ...] = ("generator",)
+    verb: str = "translate"
     span: tuple[float, float] = (-1.0, 1.0)
+    learners: dict[str, tuple[str, ...]] = {}
+    comparisons: tuple[str, ...] = ("output",)
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        data = recipe.data
+        self.seen: dict[str, Tensor] = {}
+        self._made: dict[str, tuple[Any, Any]] = {}
         for role, spec in recipe.networks.items():
             if hasattr(self, role) or not role.isidentifier():
                 raise ValueError(f"{recipe.name}: a network cannot be called {role!r}")
-            self.add_module(role, part("network", spec, channels=data.channels, size=data.size, scale=data.scale))
+            self.add_module(role, self.network(role, spec))
         for role in self.inference:
             if role not in recipe.networks:
                 raise ValueError(f"{recipe.name}: task {recipe.task} needs a network {role!r} under [networks]")
@@ -55,7 +83,30 @@ class System(nn.Module):
         self.adversarial_weight = float(spec.pop("weight", 1.0))
         self.adversarial = part("adversarial", spec) if spec else None
         self.penalties = [Term.build("penalty", item) for item in recipe.penalty]
-        self.fidelity = [Term.build("fidelity", item, range=self.span) for item in recipe.fidelity]
+        self.fidelity = [
+            Term.build("fidelity", item, on=self.comparisons[0], range=self.span) for item in recipe.fidelity
+        ]
+        for term in self.fidelity:
+            if term.on not in self.comparisons:
+                raise ValueError(
+                    f"{recipe.name}: fidelity {term.name}: on = {term.on!r} is none of {', '.join(self.comparisons)}"
+                )
+
+    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+        """Return the network of a role with fresh weights."""
+        data = self.recipe.data
+        return part(
+            "network",
+            spec,
+            channels=data.channels,
+            input_channels=data.input_channels or data.channels,
+            size=data.size,
+            scale=data.scale,
+        )
+
+    def roles(self, phase: str) -> tuple[str, ...]:
+        """Return the roles that learn in a phase and that the page has networks for."""
+        return tuple(role for role in self.learners.get(phase, (phase,)) if role in self.recipe.networks)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Return the named terms that ``phase`` minimises, each (N,): their weighted sum's mean is the loss."""
@@ -65,11 +116,43 @@ class System(nn.Module):
         """Return what the trained system makes of a batch."""
         raise NotImplementedError  # abstract: every system has its own
 
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """Return what the system makes of a validation batch, one entry a direction ("" where there is only one)."""
+        raise NotImplementedError  # abstract: every system has its own
+
+    def fake(self, phase: str, batch: dict[str, Tensor], make: Callable[[], Any], name: str = "fake") -> Any:
+        """Return ``make()``; a discriminator's phase gets what the generator's phase made of the same batch, detached.
+
+        So nothing is generated twice where both phases look at one batch, and no gradient leaves the discriminator.
+        """
+        if phase == "discriminator":
+            known = self._made.pop(name, None)
+            if known and known[0] is batch:
+                return known[1]
+            with torch.no_grad():
+                return make()
+        found = make()
+        self._made[name] = (batch, found.detach())
+        return found
+
+    def advance(self, images: int, total: int) -> None:
+        """Tell every part that changes over the run how far it is: of ``total`` images ``images`` were seen."""
+        for module in self.modules():
+            if hasattr(module, "set_progress"):
+                module.set_progress(images, total)
+
+    def observe(self, name: str, value: Tensor) -> None:
+        """Have the mean of some numbers logged that nothing minimises."""
+        value = value.detach().float().mean()
+        self.seen[name] = torch.maximum(self.seen[name], value) if name in self.seen else value
+
     def discriminator_terms(self, critic: Critic, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         """Return the discriminator's adversarial loss and its penalties, each (N,)."""
         fake = fake.detach()
         # In float32: under autocast the exponentials would run in the logits' few bits.
         scores = critic(real).float(), critic(fake).float()
+        # Whatever the loss, a useful discriminator puts what is real above what is not; chance is 0.5.
+        self.observe("accuracy", (scores[0] > scores[1]).float() + 0.5 * (scores[0] == scores[1]))
         found = {"adversarial": per_sample(self.adversarial.discriminator(*scores))}
         for term in self.penalties:
             if step % term.every == 0:
@@ -81,15 +164,44 @@ class System(nn.Module):
         scores = critic(fake).float()
         with torch.no_grad():
             reference = critic(real).float()
+            if len(fake) > 1:
+                # How much samples differ from one another, against how much real ones do: 0 is total collapse.
+                self.observe("diversity", fake.float().std(0).mean() / real.float().std(0).mean().clamp(min=1e-6))
         return {"adversarial": self.adversarial_weight * per_sample(self.adversarial.generator(reference, scores))}
 
-    def fidelity_terms(self, output: Tensor, target: Tensor, step: int) -> dict[str, Tensor]:
-        """Return the weighted distances between an output and its target, each (N,)."""
+    def fidelity_terms(self, output: Tensor, target: Tensor, step: int, on: str | None = None) -> dict[str, Tensor]:
+        """Return the page's weighted distances for one of the ``comparisons``, each (N,)."""
         return {
             term.name: term.weight * term.every * term.function(output, target)
             for term in self.fidelity
-            if step % term.every == 0
+            if step % term.every == 0 and term.on == (on or self.comparisons[0])
         }
+
+    def compares(self, on: str, step: int) -> bool:
+        """Return whether a comparison counts in this step, so that what it needs is worth making."""
+        return any(term.on == on and step % term.every == 0 for term in self.fidelity)
+
+    def deployed(self, **controls: Any) -> nn.Module:
+        """Return the network that does the task, ready for inference; ``controls`` as `infer` takes them.
+
+        Raises:
+            ValueError: a control that the system does not have.
+        """
+        if controls:
+            raise ValueError(f"{self.recipe.name}: has no {next(iter(controls))!r} to choose")
+        network = getattr(self, self.inference[0])
+        return network.deploy() if hasattr(network, "deploy") else network
+
+
+def only(folders: list[Path], name: str) -> Path:
+    """Return the single folder of a list.
+
+    Raises:
+        ValueError: there are more or none.
+    """
+    if len(folders) != 1:
+        raise ValueError(f"{name}: learns from one folder, not {len(folders)}; put the images into one")
+    return folders[0]
 
 
 def per_sample(values: Tensor) -> Tensor:

@@ -1,0 +1,104 @@
+"""Unpaired translation: two sets of images, and a translator each way that the other one undoes."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from img2img.adversarial.pool import Pool
+from img2img.data.stream import Source
+from img2img.data.unpaired import Unpaired as Folders
+from img2img.registry import part
+from img2img.systems.system import System, Trial
+
+OTHER = {"a": "b", "b": "a"}
+
+
+class Unpaired(System):
+    """CycleGAN: ``generator`` is a pair of translators, ``discriminator`` a pair of judges (Zhu et al. 2017).
+
+    The batch holds ``a`` and ``b``, (N, C, H, W) in [-1, 1], that need not belong together. A page's fidelity terms
+    compare a ``cycle`` (a -> b -> a with a) or an ``identity`` (b -> b with b). Discriminators see a mixture of new and
+    earlier translations; the pools are part of the checkpoint.
+    """
+
+    comparisons = ("cycle", "identity")
+
+    def __init__(self, recipe: Any) -> None:
+        super().__init__(recipe)
+        self.pool = nn.ModuleDict({side: Pool(50) for side in OTHER})
+
+    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+        """Return a pair: a generator for each direction, a discriminator for each side."""
+        data = self.recipe.data
+        depth = {"a": data.input_channels or data.channels, "b": data.channels}
+        if role == "generator":
+            return nn.ModuleDict(
+                {
+                    a + b: part("network", spec, input_channels=depth[a], channels=depth[b], size=data.size)
+                    for a, b in OTHER.items()
+                }
+            )
+        return nn.ModuleDict(
+            {
+                side: part("network", spec, inputs=depth[side], channels=depth[side], size=data.size)
+                for side in OTHER
+            }
+        )
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Both directions of the game, with cycles and identities."""
+        terms = {}
+        for source, target in OTHER.items():
+            there, back = source + target, target + source
+            real, goal, critic = batch[source], batch[target], self.discriminator[target]
+            fake = self.fake(phase, batch, lambda real=real, there=there: self.generator[there](real), there)
+            if phase == "discriminator":
+                found = self.discriminator_terms(critic, goal, self.pool[target](fake), step)
+            else:
+                found = self.generator_terms(critic, goal, fake)
+                if self.compares("cycle", step):
+                    found |= self.fidelity_terms(self.generator[back](fake).float(), real, step, "cycle")
+                if self.compares("identity", step) and real.shape[1] == goal.shape[1]:
+                    same = self.generator[there](goal).float()
+                    found |= self.fidelity_terms(same, goal, step, "identity")
+            terms |= {f"{name}_{there}": value for name, value in found.items()}
+        return terms
+
+    def infer(self, inputs: Tensor, direction: str = "ab", **controls: Any) -> Tensor:
+        """Return the images translated from a to b, or with ``direction="ba"`` from b to a."""
+        return self.generator[direction](inputs).float().clamp(*self.span)
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """Both directions; where the sorted folders hold true pairs, the targets are right for scoring."""
+        return {
+            a + b: Trial(self.infer(batch[a], a + b), batch[a], batch[b], batch[b]) for a, b in OTHER.items()
+        }
+
+    def deployed(self, direction: str = "ab", **controls: Any) -> nn.Module:
+        """Return the translator of one direction.
+
+        Raises:
+            ValueError: a direction that is neither "ab" nor "ba".
+        """
+        if direction not in self.generator:
+            raise ValueError(f"{self.recipe.name}: direction {direction!r} is none of {', '.join(self.generator)}")
+        return super().deployed(**controls) if not isinstance(self.generator, nn.ModuleDict) else self.generator[direction]
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return images of two folders, or of one with A/ and B/ (or trainA/, trainB/, testA/, testB/) in it."""
+        return unpaired_images(self, folders, validation)
+
+
+def unpaired_images(system: System, folders: list[Path], validation: bool) -> Source:
+    """Return the images of two sides as a system's page wants them."""
+    data = system.recipe.data
+    return Folders(
+        folders,
+        size=data.size,
+        channels=data.channels,
+        input_channels=data.input_channels,
+        flip=data.flip and not validation,
+        jitter=0 if validation else data.size // 8,
+        validation=validation,
+    )
