@@ -14,23 +14,38 @@ from typing import Any
 
 TABLES: dict[str, dict[str, str]] = {
     "task": {
+        "contrastive": "systems.contrastive:Contrastive",
         "generate": "systems.generate:Generate",
         "paired": "systems.paired:Paired",
         "super_resolve": "systems.super_resolve:SuperResolve",
+        "unpaired": "systems.unpaired:Unpaired",
     },
     "network": {
+        "autoencoder_discriminator": "networks.autoencoder:AutoencoderDiscriminator",
+        "biggan_generator": "networks.biggan:BigGANGenerator",
         "dcgan_discriminator": "networks.dcgan:DCGANDiscriminator",
         "dcgan_generator": "networks.dcgan:DCGANGenerator",
         "fast": "networks.fast:Fast",
+        "lapgan_discriminator": "networks.lapgan:LAPGANDiscriminator",
+        "lapgan_generator": "networks.lapgan:LAPGANGenerator",
         "mlp": "networks.mlp:MLP",
         "mlp_discriminator": "networks.mlp:MLPDiscriminator",
         "mlp_generator": "networks.mlp:MLPGenerator",
         "patch_features": "networks.patch_features:PatchFeatures",
         "patchgan": "networks.patchgan:PatchGAN",
+        "progressive_discriminator": "networks.progressive:ProgressiveDiscriminator",
+        "progressive_generator": "networks.progressive:ProgressiveGenerator",
+        "r3gan_discriminator": "networks.r3gan:R3GANDiscriminator",
+        "r3gan_generator": "networks.r3gan:R3GANGenerator",
         "resnet": "networks.resnet:ResNet",
+        "resnet_gan_discriminator": "networks.resnet_gan:ResNetDiscriminator",
+        "resnet_gan_generator": "networks.resnet_gan:ResNetGenerator",
         "srgan_discriminator": "networks.srresnet:SRGANDiscriminator",
         "srresnet": "networks.srresnet:SRResNet",
+        "stylegan_generator": "networks.stylegan:StyleGANGenerator",
         "unet": "networks.unet:UNet",
+        "voxel_discriminator": "networks.voxel:VoxelDiscriminator",
+        "voxel_generator": "networks.voxel:VoxelGenerator",
     },
     "adversarial": {
         "began": "adversarial.losses:BEGAN",
@@ -57,6 +72,10 @@ TABLES: dict[str, dict[str, str]] = {
         "total_variation": "fidelity.total_variation:total_variation",
     },
     "augment": {"paired": "data.pairs:Augment"},
+    "make": {
+        name: f"data.make:{name}"
+        for name in ("blur", "edges", "grey", "low_light", "masks", "pixelate", "soft_edges")
+    },
     "degradation": {
         "bicubic": "data.degrade:bicubic",
         "realistic": "data.degrade:Realistic",
