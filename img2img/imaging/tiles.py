@@ -1,7 +1,9 @@
 """Run a network over an image of any size: in tiles that give exactly the whole image's result, in bounded memory."""
 
+import contextlib
 import copy
 import gc
+import random
 import re
 import weakref
 from collections import deque
@@ -17,6 +19,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from img2img.networks.norms import NotGathered, Statistics, frozen, gathering
+
 Network = Callable[[Tensor], Tensor]
 """(N, C, H, W) -> (N, C', H * scale, W * scale)."""
 
@@ -24,6 +28,8 @@ MINIMUM_TILE = 32
 """Side in input pixels below which a tile is not halved any more when memory runs out."""
 CPU_BUDGET = 512 * 2**20
 """Most bytes of activations that a tile may take on a CPU: larger tiles are no faster."""
+PATCHES = 16
+"""Patches whose statistics are gathered at once: few are no fair sample of an image, small ones are mostly border."""
 
 
 class TooLittleMemory(ValueError):  # noqa: N818 (a name that reads well at the raise)
@@ -50,12 +56,17 @@ def tiled(
     pads with its own zeros at true borders only; then its context is cut off. When memory runs out the tiles are
     halved and the work goes on.
 
+    Instance norms (`img2img.networks.norms.InstanceNorm`) look at the whole image by their statistics. Where there are
+    several tiles, these are gathered first, in one more pass over the image, and then hold for all tiles alike: no
+    seams show, whatever the tiles. They are those of the whole image as nearly as sets of patches can tell.
+
     Args:
         network: the network; it may be on any device.
         image: (N, C, H, W), a tensor or an array of any type that ``prepare`` takes.
         emit: called as ``emit(top, left, result)`` with each finished tile, in output pixels.
         scale: output side / input side.
-        margin: radius of the network's receptive field in input pixels (`margin_of`); None: one tile, the whole image.
+        margin: radius of the network's receptive field in input pixels (`margin_of`), that of instance norms aside;
+            None: one tile, the whole image.
         tile: input pixels of a tile's side, or (height, width); None: one tile.
         multiple: what H, W and every cut must be a multiple of (networks that go down and up again); H and W are.
         prepare: applied to each piece of ``image`` before the network (type, range, device).
@@ -70,13 +81,21 @@ def tiled(
         high, wide = (tile, tile) if isinstance(tile, int) else tile
     regions = deque(_split((0, 0, height, width), high, wide, multiple))
     around = 0 if margin is None else -(-margin // multiple) * multiple
+    known: Statistics | None = None
     while regions:
         region = regions.popleft()
         top, left, bottom, right = region
         above, before = max(0, top - around), max(0, left - around)
+        whole = region == (0, 0, height, width)
         result = None
         try:
-            result = network(prepare(image[..., above : bottom + around, before : right + around]))
+            with contextlib.nullcontext() if whole else frozen(known):
+                result = network(prepare(image[..., above : bottom + around, before : right + around]))
+        except NotGathered:
+            area = (min(bottom + around, height) - above) * (min(right + around, width) - before)
+            known = _statistics(network, image, area, multiple, prepare)
+            regions.appendleft(region)
+            continue
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -90,7 +109,7 @@ def tiled(
                     "use a smaller image, a smaller model or a device with more memory"
                 )
             pending = [region, *regions]
-            regions = deque(part for whole in pending for part in _split(whole, high, wide, multiple))
+            regions = deque(part for each in pending for part in _split(each, high, wide, multiple))
             continue
         expected = ((min(bottom + around, height) - above) * scale, (min(right + around, width) - before) * scale)
         if tuple(result.shape[-2:]) != expected:
@@ -99,6 +118,50 @@ def tiled(
         part = result[..., y : y + (bottom - top) * scale, x : x + (right - left) * scale]
         emit(top * scale, left * scale, part)
         del result, part
+
+
+def _statistics(
+    network: Network, image: Tensor | np.ndarray, area: int, multiple: int, prepare: Callable[[Any], Tensor]
+) -> Statistics:
+    """Return the statistics of an image's instance norms, from no more than ``area`` pixels at once.
+
+    Each set of patches, drawn from all over the image, goes through the network together and is normalised as if it
+    were the image, so that deeper layers see nearly what they would see of the image. A single tile is no such sample:
+    statistics of tiles normalised by their own were further from the image's than if none had been shared.
+    """
+    wanted = -(-max(MINIMUM_TILE, int((area / PATCHES) ** 0.5)) // multiple) * multiple
+    high, wide = sides = [min(length, wanted) for length in image.shape[-2:]]
+    rows, columns = (
+        [multiple * round(place) for place in np.linspace(0, (length - side) / multiple, -(-length // side))]
+        for length, side in zip(image.shape[-2:], sides, strict=True)
+    )
+    corners = [(top, left) for top in rows for left in columns]
+    random.Random(0).shuffle(corners)
+    count = -(-len(corners) // max(1, area // (high * wide)))
+    sets = deque(corners[place::count] for place in range(count))
+    known = Statistics()
+    stack = torch.cat if isinstance(image, Tensor) else np.concatenate
+    while sets:
+        chosen = sets.popleft()
+        found = Statistics()
+        try:
+            with gathering(found, len(chosen)):
+                network(prepare(stack([image[..., y : y + high, x : x + wide] for y, x in chosen])))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            found = None
+        if found is not None:
+            known.add(found)
+        elif len(chosen) > 1:
+            _release()
+            sets.extendleft((chosen[::2], chosen[1::2]))
+        else:
+            raise TooLittleMemory(
+                f"out of memory: a patch of {wide} x {high} pixels does not fit; "
+                "use a smaller model or a device with more memory"
+            )
+    return known
 
 
 def _split(region: tuple[int, int, int, int], high: int, wide: int, multiple: int) -> list[tuple[int, int, int, int]]:

@@ -11,24 +11,18 @@ from torch.nn import functional
 
 
 class Moments(NamedTuple):
-    """What one call of an instance norm saw: pixels, and mean and variance (N, C) over them, in float32."""
+    """What one call of an instance norm saw: values of a channel, and mean and variance (N, C) over them."""
 
-    pixels: int
+    count: int
     mean: Tensor
     variance: Tensor
 
     def merged(self, other: "Moments") -> "Moments":
-        """Return the moments of both sets of pixels together (Chan et al. 1979: nothing cancels)."""
-        pixels = self.pixels + other.pixels
-        apart, share = other.mean - self.mean, other.pixels / pixels
+        """Return the moments of both sets of values together (Chan et al. 1979: nothing cancels)."""
+        count = self.count + other.count
+        apart, share = other.mean - self.mean, other.count / count
         variance = self.variance + (other.variance - self.variance) * share + apart.square() * share * (1 - share)
-        return Moments(pixels, self.mean + apart * share, variance)
-
-
-def moments(x: Tensor) -> Moments:
-    """Return the moments of feature maps (N, C, H, W)."""
-    variance, mean = torch.var_mean(x.float(), (2, 3), correction=0)
-    return Moments(x.shape[2] * x.shape[3], mean, variance)
+        return Moments(count, self.mean + apart * share, variance)
 
 
 class Statistics:
@@ -37,62 +31,60 @@ class Statistics:
     def __init__(self) -> None:
         self.calls: list[Moments] = []
 
-    def __bool__(self) -> bool:
-        return bool(self.calls)
-
     def add(self, other: "Statistics") -> None:
-        """Count another part of the image in."""
-        if not self.calls:
-            self.calls = list(other.calls)
-        else:
-            self.calls = [mine.merged(its) for mine, its in zip(self.calls, other.calls, strict=True)]
+        """Count those of other parts of the image in."""
+        pairs = zip(self.calls, other.calls, strict=True)
+        self.calls = [mine.merged(its) for mine, its in pairs] if self.calls else list(other.calls)
 
 
-class Window(NamedTuple):
-    """The part of a tile that counts, context aside: rows and columns from, to (exclusive), of so many."""
-
-    top: int
-    bottom: int
-    height: int
-    left: int
-    right: int
-    width: int
-
-    def of(self, x: Tensor) -> Tensor:
-        """Return that part of a feature map (N, C, h, w) of the tile, at whatever resolution."""
-        high, wide = x.shape[2:]
-        rows = slice(self.top * high // self.height, -(-self.bottom * high // self.height))
-        columns = slice(self.left * wide // self.width, -(-self.right * wide // self.width))
-        return x[:, :, rows, columns]
+class NotGathered(Exception):  # noqa: N818 (a name that reads well at the raise)
+    """A part of an image came to an instance norm, and nothing is known of the whole."""
 
 
 class _Run:
-    """What instance norms do during a run: gather into ``gathered``, normalise by ``known``."""
+    """What instance norms do within a block."""
 
-    def __init__(self, gathered: Statistics | None, window: Window | None, known: Statistics | None) -> None:
-        self.gathered, self.window, self.known, self.place = gathered, window, known, 0
+    def __init__(self, statistics: Statistics | None, patches: int = 0) -> None:
+        self.statistics, self.patches, self.calls = statistics, patches, 0
 
-    def next(self) -> Moments:
-        """Return the moments of the call whose turn it is."""
-        self.place += 1
-        return self.known.calls[self.place - 1]
+    def moments(self, x: Tensor) -> Moments:
+        """Return by what ``x`` is to be normalised."""
+        if self.statistics is None:
+            raise NotGathered
+        if self.patches:
+            exact = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(0, (self.patches, -1))
+            variance, mean = torch.var_mean(exact, (0, 3, 4), correction=0)
+            self.statistics.calls.append(Moments(exact[:, 0, 0].numel(), mean, variance))
+        self.calls += 1
+        return self.statistics.calls[self.calls - 1]
 
 
 _run: ContextVar[_Run | None] = ContextVar("instance_norms", default=None)
 
 
 @contextlib.contextmanager
-def sharing(
-    *, gather: Statistics | None = None, window: Window | None = None, known: Statistics | None = None
-) -> Iterator[None]:
-    """Within, every `InstanceNorm` of one run of a network works for, or by, the statistics of a larger image.
+def gathering(statistics: Statistics, patches: int) -> Iterator[None]:
+    """Within, a run of a network takes its batch for patches of one image (or of several), normalised together.
 
     Args:
-        gather: empty; gets the moments of every call.
-        window: what of the tile they are taken over; None: all of it.
-        known: moments by which the calls normalise, in the same order; None or empty: each tile's own.
+        statistics: empty; gets the moments of every call of an `InstanceNorm`.
+        patches: how many there are of each image; the first patch of every image comes first, then the second.
     """
-    token = _run.set(_Run(gather, window, known if known else None))
+    token = _run.set(_Run(statistics, patches))
+    try:
+        yield
+    finally:
+        _run.reset(token)
+
+
+@contextlib.contextmanager
+def frozen(statistics: Statistics | None) -> Iterator[None]:
+    """Within, every `InstanceNorm` of a run of a network normalises by what was gathered before.
+
+    Raises:
+        NotGathered: by an `InstanceNorm`, where ``statistics`` is None.
+    """
+    token = _run.set(_Run(statistics))
     try:
         yield
     finally:
@@ -120,10 +112,7 @@ class InstanceNorm(nn.Module):
             return functional.instance_norm(x, eps=self.epsilon)
         run = _run.get()
         if run is not None:
-            if run.gathered is not None:
-                run.gathered.calls.append(moments(run.window.of(x) if run.window else x))
-            if run.known is not None:
-                return self._by(run.next(), x)
+            return self._by(run.moments(x), x)
         if len(x) > 1 and x.is_contiguous():
             # Every channel of every sample as a channel of a single one.
             flat = x.view(1, -1, *x.shape[2:])
@@ -132,11 +121,12 @@ class InstanceNorm(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _by(self, known: Moments, x: Tensor) -> Tensor:
+        images = len(known.mean)
         parts = [
-            functional.batch_norm(each, mean, variance, eps=self.epsilon)
-            for each, mean, variance in zip(x.split(1), known.mean, known.variance, strict=True)
+            functional.batch_norm(x[place::images], mean, variance, eps=self.epsilon)
+            for place, (mean, variance) in enumerate(zip(known.mean, known.variance, strict=True))
         ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return parts[0] if images == 1 else torch.stack(parts, 1).flatten(0, 1)
 
     def extra_repr(self) -> str:
         """Return what stands in brackets when the layer is printed."""

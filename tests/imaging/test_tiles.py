@@ -1,12 +1,17 @@
+import contextlib
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from skimage import data
 from torch import nn
 from torch.nn import functional
 
 from img2img.imaging import tiles
+from img2img.networks.norms import InstanceNorm, Statistics, gathering
+from img2img.networks.resnet import ResNet
+from img2img.networks.unet import UNet
 
 
 def convolutions(scale, *kernels, dilation=1, channels=3, width=6):
@@ -133,6 +138,126 @@ def test_global_networks_have_no_margin():
     assert tiles.margin_of(Global()) is None
     assert tiles.margin_of(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.InstanceNorm2d(3))) is None
     assert tiles.margin_of(convolutions(1, *[7] * 8), limit=20) is None
+
+
+@pytest.fixture(scope="module")
+def translated():
+    """Photos through a random ResNet with instance norms: whole, by tiles' own statistics, and by shared ones.
+
+    Its kernels are positive: it passes brightness on, as trained ones do. Without that a random network gives noise.
+    """
+    torch.manual_seed(0)
+    network = ResNet(width=4, blocks=6).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.abs_()
+    found = []
+    for name in ("astronaut", "coffee"):
+        image = torch.from_numpy(getattr(data, name)()[:288, :288].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with pytest.MonkeyPatch.context() as patch:
+            whole, shared = whole_and_tiled(network, image, 1, network.margin, 96, multiple=4)
+            patch.setattr(tiles, "frozen", lambda known: contextlib.nullcontext())
+            found.append((whole, whole_and_tiled(network, image, 1, network.margin, 96, multiple=4)[1], shared))
+    return found
+
+
+def seam(image, tile=96):
+    """How large the mean step across a tile's edge is against the steps across lines elsewhere."""
+    at, elsewhere = [], []
+    for turned in (image, image.transpose(2, 3)):
+        steps = (turned[..., 1:] - turned[..., :-1])[0].unfold(1, tile, tile).mean(3)
+        for line, step in enumerate(steps.square().mean((0, 1)), 1):
+            (elsewhere if line % tile else at).append(float(step))
+    return (np.mean(at) / np.mean(elsewhere)) ** 0.5
+
+
+def test_shared_statistics_leave_no_seams(translated):
+    for whole, own, shared in translated:
+        assert seam(own) > 3 and seam(own - whole) > 5
+        assert seam(shared) < 1.1 * max(seam(whole), 1) and seam(shared - whole) < 1.1
+
+
+def test_shared_statistics_are_nearly_the_whole_images(translated):
+    for whole, own, shared in translated:
+        error, without = ((found - whole).abs().mean() / whole.std() for found in (shared, own))
+        assert error < 0.1 and error < 1.05 * without
+
+
+@pytest.mark.parametrize("network", [ResNet(width=4, blocks=2), UNet(width=2, depth=3, size=64, norm="instance")])
+def test_tiles_of_given_statistics_equal_the_image_of_these(network, monkeypatch):
+    """Whatever was gathered: all tiles are parts of one image."""
+    network, known = network.eval().requires_grad_(False), Statistics()
+    image = torch.rand(1, 3, 144, 96)
+    with gathering(known, 1):
+        whole = network(image)
+    monkeypatch.setattr(tiles, "_statistics", lambda *given: known)
+    once, out = whole_and_tiled(network, image, 1, network.margin, 32, multiple=network.multiple)
+    assert (out - whole).abs().max() <= 1e-5 and (once - whole).abs().max() <= 1e-5
+
+
+class Pointwise(nn.Module):
+    """One norm over single pixels: gathered statistics are exact, where every pixel counts once."""
+
+    def __init__(self, channels):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Conv2d(channels, 8, 1), InstanceNorm(), nn.Conv2d(8, channels, 1)
+        self.eval().requires_grad_(False)
+
+    def forward(self, values):
+        return torch.sigmoid(self.last(self.norm(self.first(values)).relu()))
+
+
+@pytest.mark.parametrize("own", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("tile", [32, (64, 32), 90])
+def test_apply_shares_the_statistics_of_each_channel_and_of_alpha(channels, own, tile):
+    pixels = photo(64, 96, channels)
+    pixels[:32] //= 3  # so that tiles differ
+    if channels == 4:
+        pixels[..., 3] = np.maximum(pixels[..., 3], 100)
+    once = tiles.apply(Pointwise(own), pixels, scale=1, margin=0, channels=own)
+    cut = tiles.apply(Pointwise(own), pixels, scale=1, margin=0, channels=own, tile=tile)
+    assert np.abs(once.astype(int) - cut).max() <= 1
+
+
+def test_statistics_of_a_batch_of_images_stay_apart():
+    image = torch.rand(2, 3, 64, 64) * torch.tensor([0.2, 1.0])[:, None, None, None]
+    whole, out = whole_and_tiled(Pointwise(3), image, 1, 0, 32)
+    assert (whole - out).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("most", [64 * 64, 40 * 40])
+def test_out_of_memory_while_gathering_takes_fewer_patches(most):
+    class Batch(Greedy):
+        def __call__(self, values):
+            if len(values) * values.shape[2] * values.shape[3] > self.most:
+                self.failures += 1
+                raise self.error
+            return self.network(values)
+
+    image = torch.rand(1, 3, 128, 128)
+    image[..., :40] *= 0.3
+    out = torch.full_like(image, torch.nan)
+
+    def emit(top, left, part):
+        out[..., top : top + part.shape[2], left : left + part.shape[3]] = part
+
+    greedy = Batch(Pointwise(3), most, MemoryError())
+    tiles.tiled(greedy, image, emit, scale=1, margin=0)
+    assert (Pointwise(3)(image) - out).abs().max() <= 1e-5 and greedy.failures
+    with pytest.raises(tiles.TooLittleMemory, match="does not fit"):
+        tiles.tiled(Batch(Pointwise(3), 30 * 30, MemoryError()), image, emit, scale=1, margin=0, tile=8)
+
+
+def test_networks_without_instance_norms_run_once_a_tile():
+    calls = []
+
+    def network(values):
+        calls.append(values.shape)
+        return values
+
+    tiles.tiled(network, torch.rand(1, 3, 64, 64), lambda *_: None, scale=1, margin=0, tile=32)
+    assert len(calls) == 4
 
 
 def test_margin_within_a_tolerance():

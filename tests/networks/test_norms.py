@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from img2img.networks.norms import InstanceNorm, Statistics, Window, normalisation, sharing
+from img2img.networks.norms import InstanceNorm, NotGathered, Statistics, frozen, gathering, normalisation
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -50,9 +50,9 @@ def test_bf16_is_computed_from_exact_statistics():
     assert found.dtype == torch.bfloat16
     assert (found.float() - functional.instance_norm(x.float())).abs().max() < 0.02
     stats = Statistics()
-    with sharing(gather=stats):
+    with gathering(stats, 1):
         InstanceNorm()(x)
-    with sharing(known=stats):
+    with frozen(stats):
         shared = InstanceNorm()(x)
     assert shared.dtype == torch.bfloat16 and (shared.float() - found.float()).abs().max() < 0.02
 
@@ -78,11 +78,11 @@ def test_normalisation_by_name():
 def test_moments_of_parts_are_those_of_the_whole():
     x = sample(2, 3, 12, 20) + 1e3  # a mean far from 0, where sums of squares cancel
     whole, parts = Statistics(), Statistics()
-    with sharing(gather=whole):
+    with gathering(whole, 1):
         InstanceNorm()(x)
     for left, right in ((0, 3), (3, 12), (12, 20)):
         each = Statistics()
-        with sharing(gather=each):
+        with gathering(each, 1):
             InstanceNorm()(x[..., left:right])
         parts.add(each)
     for a, b in zip(whole.calls[0], parts.calls[0], strict=True):
@@ -90,36 +90,37 @@ def test_moments_of_parts_are_those_of_the_whole():
     assert torch.allclose(whole.calls[0].variance, x.double().var((2, 3), correction=0).float(), rtol=1e-4)
 
 
-def test_a_window_leaves_the_context_out_at_every_resolution():
-    window = Window(4, 12, 16, 0, 8, 12)
-    x = torch.arange(16 * 12.0).view(1, 1, 16, 12)
-    assert torch.equal(window.of(x), x[:, :, 4:12, 0:8])
-    assert torch.equal(window.of(x[:, :, ::4, ::4]), x[:, :, ::4, ::4][:, :, 1:3, 0:2])
-    gathered = Statistics()
-    with sharing(gather=gathered, window=window):
-        InstanceNorm()(x)
-    assert gathered.calls[0].pixels == 64
-    assert gathered.calls[0].mean.item() == pytest.approx(x[:, :, 4:12, 0:8].mean().item())
+def network():
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(3, 4, 1), InstanceNorm(), nn.ReLU(), nn.Conv2d(4, 2, 1), InstanceNorm()]
+    return nn.Sequential(*layers).requires_grad_(False)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_patches_are_normalised_as_the_images_they_make_up(layout):
+    net, x, stats = network(), sample(2, 3, 8, 12), Statistics()
+    patches = torch.cat(x.split(4, dim=3)).contiguous(memory_format=layout)  # three of the one and of the other
+    with gathering(stats, 3):
+        found = net(patches)
+    assert len(stats.calls) == 2 and stats.calls[0].mean.shape == (2, 4) and stats.calls[0].count == 96
+    assert torch.allclose(torch.cat(found.split(2), 3), net(x), atol=1e-5)
 
 
 def test_parts_by_known_statistics_are_parts_of_the_whole():
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), InstanceNorm(), nn.ReLU(), nn.Conv2d(4, 2, 1), InstanceNorm()).eval()
-    x = sample(2, 3, 8, 10)
-    stats = Statistics()
-    with torch.no_grad():
-        with sharing(gather=stats):
-            whole = network(x)
-        assert torch.equal(whole, network(x)) and len(stats.calls) == 2
-        for columns in (slice(0, 4), slice(4, 10)):
-            with sharing(known=stats):
-                part = network(x[..., columns])
-            assert torch.allclose(part, whole[..., columns], atol=1e-5)
-            assert not torch.allclose(network(x[..., columns]), whole[..., columns], atol=1e-2)
+    net, x, stats = network(), sample(2, 3, 8, 10), Statistics()
+    with gathering(stats, 1):
+        whole = net(x)
+    assert torch.allclose(whole, net(x), atol=1e-6)
+    for columns in (slice(0, 4), slice(4, 10), slice(3, 4)):
+        with frozen(stats):
+            part = net(x[..., columns])
+        assert torch.allclose(part, whole[..., columns], atol=1e-5)
+        assert not torch.allclose(net(x[..., columns]), whole[..., columns], atol=1e-2)
 
 
-def test_sharing_ends_with_its_block():
-    x, stats = sample(1, 3, 4, 4), Statistics()
-    with pytest.raises(RuntimeError), sharing(gather=stats):
-        raise RuntimeError
-    InstanceNorm()(x)
-    assert not stats
+def test_a_part_without_statistics_is_refused():
+    with pytest.raises(NotGathered), frozen(None):
+        network()(sample(1, 3, 4, 4))
+    with frozen(None):
+        nn.Conv2d(3, 3, 1)(sample(1, 3, 4, 4))  # nothing to know
+    network()(sample(1, 3, 4, 4))  # and the refusal ends with its block
