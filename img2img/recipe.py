@@ -38,13 +38,17 @@ class Data:
 
 @dataclass
 class Optimizer:
-    """How networks learn. ``decay`` shapes the rate over the run; a table of a phase's name overrides keys for it."""
+    """How networks learn. A table of a phase's name overrides keys for it.
+
+    ``decay`` shapes the rate over the run, once the share ``decay_from`` of it is over.
+    """
 
     type: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     lr: float = 2e-4
     betas: tuple[float, ...] = (0.9, 0.99)
     weight_decay: float = 0.0
     decay: Literal["constant", "cosine", "linear"] = "constant"
+    decay_from: float = 0.0
     warmup_images: int = 0
 
 
@@ -159,9 +163,10 @@ class Recipe:
             if not 1 <= repeats <= 1000:
                 raise ValueError(f"{where}: schedule.{phase} is {repeats}; it must be a number of steps, 1 to 1000")
             plan = self.optimizer_for(phase, where)
-            for key, high in (("lr", 1e6), ("weight_decay", 1e6), ("warmup_images", math.inf)):
+            for key, high in (("lr", 1e6), ("weight_decay", 1e6), ("warmup_images", math.inf), ("decay_from", 0.999)):
                 if not 0 <= getattr(plan, key) <= high:
-                    raise ValueError(f"{where}: optimizer.{key} is {getattr(plan, key)}; it must be 0 or more")
+                    limit = " and below 1" if high < 1 else ""
+                    raise ValueError(f"{where}: optimizer.{key} is {getattr(plan, key)}; it must be 0 or more{limit}")
             if len(plan.betas) != 2 or not all(0 <= beta < 1 for beta in plan.betas):
                 raise ValueError(f"{where}: optimizer.betas must be two numbers from 0 to below 1, e.g. [0.9, 0.99]")
         if not self.schedule:
@@ -331,14 +336,15 @@ def _spec(kind: str, spec: Any, where: str, extra: tuple[str, ...] = ()) -> None
         takes = options(kind, spec["type"])
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    known = {key: item.annotation for key, item in takes.items()} | dict.fromkeys(extra, float) | {"type": str}
+    own = {"weight": float, "every": int, "on": str}
+    known = {key: item.annotation for key, item in takes.items()} | {key: own[key] for key in extra} | {"type": str}
     for key, value in spec.items():
         if key not in known:
             raise ValueError(
                 f"{where}: {spec['type']} has no option {key!r}"
                 + (nearest(key, known) or "; it takes " + ", ".join(known))
             )
-        checked(f"{where}.{key}", value, int if key == "every" else known[key])
+        checked(f"{where}.{key}", value, known[key])
     if spec.get("every", 1) < 1:
         raise ValueError(f"{where}.every must be 1 or more")
 

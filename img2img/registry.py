@@ -73,25 +73,32 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "augment": {"paired": "data.pairs:Augment"},
     "make": {
-        name: f"data.make:{name}"
-        for name in ("blur", "edges", "grey", "low_light", "masks", "pixelate", "soft_edges")
+        name: f"data.make:{name}" for name in ("blur", "edges", "grey", "low_light", "masks", "pixelate", "soft_edges")
     },
     "degradation": {
         "bicubic": "data.degrade:bicubic",
         "realistic": "data.degrade:Realistic",
     },
     "metric": {
-        "psnr": "metrics.psnr:psnr",
-        "ssim": "metrics.ssim:ssim",
-        "perceptual": "metrics.perceptual:perceptual_distance",
-        "l1": "fidelity.pixel:l1",
+        "confident": "metrics.modes:Confident",
         "coverage": "metrics.manifold:Coverage",
         "density": "metrics.manifold:Density",
         "fid": "metrics.frechet:FrechetDistance",
         "inception_score": "metrics.inception_score:InceptionScore",
         "kid": "metrics.kernel:KernelDistance",
+        "l1": "fidelity.pixel:l1",
+        "label_kept": "metrics.classification:LabelKept",
+        "mode_divergence": "metrics.modes:ModeDivergence",
+        "modes": "metrics.modes:Modes",
+        "neighbour_distance": "metrics.neighbours:NeighbourDistance",
+        "neural_distance": "metrics.neural_distance:NeuralDistance",
+        "parzen": "metrics.parzen:Parzen",
+        "perceptual": "metrics.perceptual:perceptual_distance",
         "precision": "metrics.manifold:Precision",
+        "psnr": "metrics.psnr:psnr",
         "recall": "metrics.manifold:Recall",
+        "ssim": "metrics.ssim:ssim",
+        "structure": "metrics.structure:Structure",
     },
 }
 

@@ -442,6 +442,7 @@ class Trainer:
     def _set_rate(self, phase: str) -> None:
         plan = self.plans[phase]
         share = min(1.0, self.images / max(1, self.recipe.train.images))
+        share = max(0.0, share - plan.decay_from) / (1 - plan.decay_from)
         factor = {"constant": 1.0, "linear": 1 - share, "cosine": 0.5 + 0.5 * math.cos(math.pi * share)}[plan.decay]
         if plan.warmup_images:
             factor *= min(1.0, (self.images + self.images_per_step) / plan.warmup_images)
@@ -580,11 +581,12 @@ def grid(trials: list[Trial], span: tuple[float, float], path: Path) -> None:
                 image = interpolate((image[None].float().cpu() - low) / (high - low), size=side, mode="nearest")
                 image = image[..., :256, :256].clamp(0, 1)
                 image = image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
-                tiles.append(nn.functional.pad(image, (0, 256 - image.shape[-1], 0, 256 - image.shape[-2]))[0])
-    if columns == 1:
-        tiles = [tile[:, : side[0], : side[1]] for tile in tiles[:64]]
-        columns = max(1, round(len(tiles) ** 0.5))
-    image = make_grid(tiles[: 16 * columns], nrow=columns, padding=4 if columns == 3 else 2)
+                tiles.append(image[0])
+    rows = 8 if columns > 1 else 64
+    tiles = tiles[: rows * columns]
+    high, wide = (max(tile.shape[place] for tile in tiles) for place in (1, 2))
+    tiles = [nn.functional.pad(tile, (0, wide - tile.shape[2], 0, high - tile.shape[1])) for tile in tiles]
+    image = make_grid(tiles, nrow=columns if columns > 1 else max(1, round(len(tiles) ** 0.5)), padding=4)
     write(path, Picture((image.permute(1, 2, 0).numpy() * 255).round().astype("uint8")))
 
 

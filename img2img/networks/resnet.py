@@ -108,6 +108,18 @@ class ResNet(nn.Module):
                 found[place + 1] = x
         return [found[place] for place in wanted]
 
+    def described(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return ``forward(x)`` and ``features(x)`` from a single pass."""
+        found, given = [], x
+        for place, layer in enumerate(self.down):
+            if place in self.encoder:
+                found.append(x)
+            x = layer(x)
+        if len(self.down) in self.encoder:
+            found.append(x)
+        assert found[0] is given
+        return self.up(x), found
+
     def feature_channels(self, layers: Iterable[int] | None = None) -> list[int]:
         """Return how many channels each of the `features` has."""
         return [

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from img2img.adversarial.pool import Pool
 from img2img.data.stream import Source
 from img2img.data.unpaired import Unpaired as Folders
+from img2img.recipe import Recipe
 from img2img.registry import part
 from img2img.systems.system import System, Trial
 
@@ -24,9 +25,11 @@ class Unpaired(System):
 
     comparisons = ("cycle", "identity")
 
-    def __init__(self, recipe: Any) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self.pool = nn.ModuleDict({side: Pool(50) for side in OTHER})
+        data = recipe.data
+        depth = {"a": data.input_channels or data.channels, "b": data.channels}
+        self.pool = nn.ModuleDict({side: Pool(50, depth[side], data.size) for side in OTHER})
 
     def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
         """Return a pair: a generator for each direction, a discriminator for each side."""
@@ -75,7 +78,7 @@ class Unpaired(System):
             a + b: Trial(self.infer(batch[a], a + b), batch[a], batch[b], batch[b]) for a, b in OTHER.items()
         }
 
-    def deployed(self, direction: str = "ab", **controls: Any) -> nn.Module:
+    def deployed(self, direction: str = "ab") -> nn.Module:
         """Return the translator of one direction.
 
         Raises:
@@ -83,7 +86,7 @@ class Unpaired(System):
         """
         if direction not in self.generator:
             raise ValueError(f"{self.recipe.name}: direction {direction!r} is none of {', '.join(self.generator)}")
-        return super().deployed(**controls) if not isinstance(self.generator, nn.ModuleDict) else self.generator[direction]
+        return self.generator[direction]
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of two folders, or of one with A/ and B/ (or trainA/, trainB/, testA/, testB/) in it."""
