@@ -24,7 +24,7 @@ BATCH = 64
 class Embedding:
     """A frozen network that turns images into features, and into logits where it is a classifier.
 
-    The last two batches are remembered as long as their tensors live unchanged, so that several metrics on one
+    The last batches are remembered as long as their tensors live unchanged, so that several metrics on one
     network cost one pass. Runs where its input lies, in float32 whatever autocast says; results are on the CPU.
 
     Args:
@@ -61,12 +61,14 @@ class Embedding:
         if self.network is None:
             return images.flatten(1).float().cpu(), None
         version = -1 if images.is_inference() else images._version
-        for alive, seen, found in self._recent:
+        self._recent = [each for each in self._recent if each[0]() is not None][-2:]
+        for place, (alive, seen, found) in enumerate(self._recent):
             if alive() is images and seen == version >= 0:
+                self._recent.append(self._recent.pop(place))
                 return found
         with torch.autocast(images.device.type, enabled=False):
             found = tuple(each.float().cpu() for each in self.network.to(images.device)(images.float()))
-        self._recent = [*self._recent[-1:], (weakref.ref(images), version, found)]
+        self._recent.append((weakref.ref(images), version, found))
         return found
 
 
@@ -203,6 +205,19 @@ class SetMetric:
         if not parts:
             raise ValueError(f"no {what} was added; call update first")
         return torch.cat(parts)
+
+
+class ClassMetric(SetMetric):
+    """A metric of the classes that a network sees in outputs; real images are not looked at."""
+
+    def update(self, output: Tensor, reference: Tensor | None = None) -> None:
+        """Add outputs (N, C, H, W) in [0, 1]."""
+        self._outputs.append(self.embedding.probabilities(output).float())
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Probabilities of the outputs so far, (N, K)."""
+        return self.outputs
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, columns: int, numbers: int = 1 << 24) -> Tensor:

@@ -45,7 +45,7 @@ def frechet(x: Gaussian, y: Gaussian) -> float:
     With S1 = A^T A and S2 = B^T B, the eigenvalues of S1 S2 are the squared singular values of A B^T, so that their
     sum needs no square root of a matrix; a set smaller than its features costs as little as it is.
 
-    Dowson & Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X, equation 4.
+    Dowson & Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X.
     """
     spread = x.root.square().sum() + y.root.square().sum() - 2 * torch.linalg.svdvals(x.root @ y.root.T).sum()
     return max(float((x.mean - y.mean).square().sum() + spread), 0.0)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from img2img.metrics.distribution import SetMetric, enough
+from img2img.metrics.distribution import ClassMetric, enough
 
 
 def inception_score(probabilities: Tensor, splits: int = 1) -> float:
@@ -27,7 +27,7 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> float:
     return float(torch.stack(scores).mean())
 
 
-class InceptionScore(SetMetric):
+class InceptionScore(ClassMetric):
     """Inception Score by the network that is at hand, which the name says: `inception_score[digits]`; higher is better.
 
     It sees no real image: sets that lack everything within a class can score well. See `inception_score`.
@@ -43,14 +43,10 @@ class InceptionScore(SetMetric):
             raise ValueError(f"splits = {splits} must be 1 or more")
         self.splits = splits
 
-    def update(self, output: Tensor, reference: Tensor | None = None) -> None:
-        """Add outputs (N, C, H, W) in [0, 1]; real images are not looked at."""
-        self._outputs.append(self.embedding.probabilities(output).float())
-
     def compute(self) -> float:
         """Return the score.
 
         Raises:
             ValueError: Fewer outputs than splits.
         """
-        return inception_score(self.outputs, self.splits)
+        return inception_score(self.probabilities, self.splits)

@@ -46,7 +46,7 @@ def density_coverage(output: Tensor, real: Tensor, k: int = 5) -> tuple[float, f
     """Return density (0 or more, 1 for equal distributions) and coverage (0 to 1) of (N, D) against (M, D).
 
     Density counts in how many real neighbourhoods of ``k`` an output lies, over ``k``; coverage is the share of real
-    images with an output in their neighbourhood. Naeem et al. 2020, https://arxiv.org/abs/2002.09797, equations 3, 4.
+    images with an output in their neighbourhood. Naeem et al. 2020, https://arxiv.org/abs/2002.09797, section 3.
 
     Raises:
         ValueError: ``k`` or fewer real vectors.

@@ -388,7 +388,7 @@ class Digits(nn.Module):
 class StackedDigits(nn.Module):
     """Three digits in one image, as its red, green and blue (Metz et al. 2016): class 100 r + 10 g + b of 1,000.
 
-    The paper: https://arxiv.org/abs/1611.02163, section 3.3.1.
+    The paper: https://arxiv.org/abs/1611.02163, section 3.3.
 
     Args:
         digits: Reads one of them.

@@ -37,9 +37,12 @@ def test_several_metrics_cost_one_pass():
         metric.update(output, real)
         assert metric.compute() == pytest.approx(float(output.mean() - real.mean()), abs=1e-6)
     assert net.seen == 7
+    for metric in metrics:
+        metric.update(output, real.clone())
+    assert net.seen == 7 + 3 * 2  # outputs are known still
     output.add_(1)  # the same tensor, other values
     metrics[0].update(output)
-    assert net.seen == 12 and metrics[0].outputs[5:].mean() > 1
+    assert net.seen == 18 and metrics[0].outputs[10:].mean() > 1
 
 
 def test_the_memory_of_a_batch_ends_with_it():

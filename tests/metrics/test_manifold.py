@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import NearestNeighbors
 
 from img2img.metrics import distribution
 from img2img.metrics.manifold import Coverage, Density, Precision, Recall, density_coverage, precision_recall, radii
+
+NearestNeighbors = pytest.importorskip("sklearn.neighbors").NearestNeighbors
 
 
 def sets(seed=0, n=80, m=60, d=5):

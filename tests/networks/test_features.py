@@ -281,9 +281,7 @@ def test_efficientnet_classifier():
 
 def digits():
     """Handwritten digits that the network has not seen: scikit-learn's, brought to MNIST's size."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
+    found = pytest.importorskip("sklearn.datasets").load_digits()
     images = torch.from_numpy(found.images[:300]).float()[:, None] / 16
     images = nn.functional.interpolate(images, (20, 20), mode="bicubic").clamp(0, 1)
     return nn.functional.pad(images, (4, 4, 4, 4)), torch.from_numpy(found.target[:300])
