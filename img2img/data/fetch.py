@@ -72,7 +72,8 @@ def fetch(
 
     Args:
         source: See the table at the top of this module.
-        sha256: Expected checksum in hex; None accepts whatever comes, and whatever lies in the cache.
+        sha256: Expected checksum in hex; None accepts whatever comes, and whatever lies in the cache. The checksum of
+            what came is then told on stderr, to be written down where the source is named.
         size: Expected length in bytes.
         folder: The cache to use; None for `cache()/archives`. Each source has a folder of its own in it.
         limit: Refuse more bytes than this.
@@ -101,6 +102,9 @@ def fetch(
         get = _download if kind in ("https", "http") else _client
         part = get(kind, value, place, sha256, min(limit, size or limit))
         _verify(part, source, sha256, size)
+        if not sha256:
+            found = _checksum(part)
+            tqdm.write(f'{source}: nobody has vouched for it; to pin what came: sha256 = "{found}"', file=sys.stderr)
         target = place / part.name.removesuffix(".part")
         os.replace(part, target)
     return target
@@ -225,14 +229,18 @@ def _present(path: Path, source: str, sha256: str | None, size: int | None) -> b
     return True
 
 
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _verify(path: Path, source: str, sha256: str | None, size: int | None) -> None:
     """Raise ValueError, and remove the file unless it is the user's own, when length or checksum differ."""
     wrong = None
     if size is not None and path.stat().st_size != size:
         wrong = f"{path.stat().st_size:,} bytes where {size:,} are expected"
     elif sha256 is not None:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = _checksum(path)
         if found != sha256.lower():
             wrong = f"checksum {found} where {sha256.lower()} is expected"
     if wrong and source.startswith("file:"):
@@ -247,19 +255,23 @@ def _download(kind: str, value: str, place: Path, sha256: str | None, limit: int
     url = f"{kind}:{value}"
     name = re.sub(r"[^\w.+-]+", "_", urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2]))
     part = place / f"{name.strip('.') or 'download'}.part"
-    if not sha256:
-        part.unlink(missing_ok=True)  # without a checksum nobody can tell whether the rest still fits
-    validator, idle = None, 0
+    # What names the version that an earlier run was being sent: with it the server itself tells whether the rest fits.
+    note = part.with_name(f".{part.name}.version")
+    validator, idle = note.read_text(encoding="utf-8") if note.exists() else None, 0
+    if not sha256 and not validator:
+        part.unlink(missing_ok=True)  # nobody could tell whether the rest still fits
     with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=part.stem[:40], disable=None, leave=False) as bar:
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
                 _attempt(url, part, before, validator, limit, bar)
+                note.unlink(missing_ok=True)
                 return part
             except urllib.error.HTTPError as error:
                 trouble = f"the server answered {error.code} {error.reason}"
                 if error.code == 416 and before:
                     if error.headers.get("Content-Range") == f"bytes */{before}":
+                        note.unlink(missing_ok=True)
                         return part  # it was complete already
                     part.unlink()
                 elif error.code < 500 and error.code not in (408, 425, 429):
@@ -306,6 +318,11 @@ def _attempt(url: str, part: Path, start: int, validator: str | None, limit: int
         bar.total, bar.n = total, start
         bar.refresh()
         got = start
+        note = part.with_name(f".{part.name}.version")
+        if validator:
+            note.write_text(validator, encoding="utf-8")
+        else:
+            note.unlink(missing_ok=True)
         with open(part, "ab" if start else "wb") as file:
             while block := _read(answer, validator):
                 got += len(block)

@@ -1,12 +1,15 @@
-"""Data sets from the pages of `datasets/`: fetched, verified and laid out as folders of PNG files.
+"""Data sets from the pages of `datasets/`: fetched, verified and laid out as folders of images.
 
-A page is data only. Its `[[source]]` tables name archives (see `img2img.data.fetch`) with checksum and licence; its
+A page is data only. Its `[[source]]` tables name archives (see `img2img.data.fetch`) with checksum and licence (a
+source without `sha256` is taken as it comes, and its checksum is told, so that it can be put into the page); its
 `[[arrange]]` tables say which of their files become which images. `type` is a name of `ARRANGEMENTS` below, and the
 function's keyword arguments are the options a page may set.
 """
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -25,15 +28,16 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from img2img.data.fetch import cache, fetch, unpack
+from img2img.imaging.picture import READABLE
 from img2img.registry import checked, nearest
 
-Item = tuple[str, Callable[[], Image.Image]]
-"""An image to be written: its path below the data set's folder, and how to make it."""
+Item = tuple[str, Callable[[], Image.Image | bytes]]
+"""A file to be written: its path below the data set's folder, and how to make it: an image, or the file's content."""
 
 RECORD = "dataset.json"
 PAGE = {"name": str, "about": str, "licence": str, "counts": dict, "source": list, "arrange": list}
 SOURCE = {"name": str, "from": str, "sha256": str, "size": int, "licence": str, "unpack": tuple[str, ...]}
-OPTIONAL = {"size", "unpack"}
+OPTIONAL = {"sha256", "size", "unpack"}
 
 
 def pages() -> dict[str, Path]:
@@ -60,14 +64,14 @@ def prepare(name: str | Path, out: str | Path | None = None) -> Path:
     """
     page = _page(name)
     out = Path(out) if out is not None else cache() / "datasets" / page["name"]
-    shape = {"source": [source["sha256"] for source in page["source"]], "arrange": page["arrange"]}
+    shape = {"source": [source.get("sha256", source["from"]) for source in page["source"]], "arrange": page["arrange"]}
     edition = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
     record = {
         "name": page["name"],
         "about": page["about"],
         "licence": page["licence"],
         "counts": page["counts"],
-        "sources": [{key: source[key] for key in ("from", "sha256", "licence")} for source in page["source"]],
+        "sources": [{k: source[k] for k in ("from", "sha256", "licence") if k in source} for source in page["source"]],
         "edition": edition,
         "complete": False,
     }
@@ -196,24 +200,160 @@ def maps(
         top: First row to cut from.
         bottom: Row to stop before; 0: the last.
     """
+    width = _size(folder / b)[0]
+    for x, name, crops in _tiles(folder, a, b, land, size, share, top, bottom):
+        if not x < width / 2 < x + size:
+            part = "validation" if x < width / 2 else "train"
+            for side, crop in zip("AB", crops, strict=True):
+                yield f"{part}/{side}/{name}", crop
+
+
+def hemispheres(
+    folder: Path,
+    *,
+    a: str,
+    b: str,
+    land: str,
+    size: int,
+    strip: tuple[int, int],
+    share: float = 0.3,
+    top: int = 0,
+    bottom: int = 0,
+) -> Iterator[Item]:
+    """Tiles of two maps of the world without partners: A is from the eastern half, B from the western.
+
+    Validation: aligned tiles of both from a strip from pole to pole, in which no training tile has a pixel.
+
+    Args:
+        folder: The unpacked source.
+        a: The map of A.
+        b: The map of B; it gives the size to which the others are brought with a box filter.
+        land: A map on which the sea is bluer than it is red, and the land is not.
+        size: Width and height of a tile; tiles do not overlap.
+        strip: First column of the strip, and the column to stop before.
+        share: Take tiles with more than this share of land.
+        top: First row to cut from.
+        bottom: Row to stop before; 0: the last.
+    """
+    width = _size(folder / b)[0]
+    for x, name, crops in _tiles(folder, a, b, land, size, share, top, bottom):
+        if strip[0] <= x and x + size <= strip[1]:
+            for side, crop in zip("AB", crops, strict=True):
+                yield f"validation/{side}/{name}", crop
+        elif x + size <= strip[0] or x >= strip[1]:
+            if x + size <= width / 2:
+                yield f"train/B/{name}", crops[1]
+            elif x >= width / 2:
+                yield f"train/A/{name}", crops[0]
+
+
+def emoji(
+    folder: Path, *, table: str, images: str, vendors: tuple[str, ...], side: str, every: int, half: str = ""
+) -> Iterator[Item]:
+    """Emoji of one vendor on white, those that all of the vendors have drawn; without skin tones.
+
+    Args:
+        folder: The unpacked source.
+        table: The JSON file that lists the emoji (of the emoji-datasource packages).
+        images: The folder of the images.
+        vendors: Only emoji that all of these have drawn.
+        side: The folder below `train` and `validation`.
+        every: Of the groups of emoji, sorted by the first part of their code, every so-manyth is for validation, from
+            the first on, so that the variants of one person or flag stay on one side.
+        half: `even` or `odd` takes that half of the other groups for training, counted in their order; empty: all.
+    """
+    for entry, part, place in _emoji(folder / table, vendors, every):
+        if part == "train" and half and (place % 2 == 0) != (half == "even"):
+            continue
+        yield f"{part}/{side}/{entry['image']}", lambda path=folder / images / entry["image"]: _rgb(Image.open(path))
+
+
+def captions(
+    folder: Path, *, table: str, vendors: tuple[str, ...], sides: tuple[str, ...], every: int
+) -> Iterator[Item]:
+    """What the images of `emoji` show: `captions.csv` in `train` and in `validation`.
+
+    Its columns are file (relative to it), name, category, keywords (separated by spaces).
+
+    Args:
+        folder: The unpacked source.
+        table: As in `emoji`.
+        vendors: As in `emoji`.
+        sides: The folders with the images.
+        every: As in `emoji`.
+    """
+    lines: dict[str, list[tuple[str, ...]]] = {"train": [], "validation": []}
+    for entry, part, _ in _emoji(folder / table, vendors, every):
+        words = " ".join([*entry["short_names"], entry["subcategory"]]).replace("_", " ").replace("-", " ").split()
+        name = (entry["name"] or entry["short_name"].replace("-", " ")).lower()
+        for side in sides:
+            line = f"{side}/{entry['image']}", name, entry["category"], " ".join(dict.fromkeys(words))
+            lines[part].append(line)
+    for part, found in lines.items():
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("file", "name", "category", "keywords"), *found])
+        yield f"{part}/captions.csv", lambda text=text: text.getvalue().encode()
+
+
+def files(
+    folder: Path, *, members: tuple[str, ...], leave_out: tuple[str, ...] = (), part: str = "train", side: str = ""
+) -> Iterator[Item]:
+    """Image files as they are, byte for byte: for sets whose makers have divided them.
+
+    Args:
+        folder: The unpacked source.
+        members: Globs of the files to take (`*` also matches `/`).
+        leave_out: Globs of the files to leave out.
+        part: `train` or `validation`.
+        side: `A` or `B`, for sets without pairs, or for pairs in two folders; empty: neither.
+    """
+    for path in sorted(_matching(folder, members, leave_out)):
+        yield "/".join(filter(None, (part, side, path.name))), path.read_bytes
+
+
+ARRANGEMENTS = {
+    "images": images,
+    "idx": idx,
+    "drawings": drawings,
+    "maps": maps,
+    "hemispheres": hemispheres,
+    "emoji": emoji,
+    "captions": captions,
+    "files": files,
+}
+
+
+def _tiles(
+    folder: Path, a: str, b: str, land: str, size: int, share: float, top: int, bottom: int
+) -> Iterator[tuple[int, str, tuple[Callable[[], Image.Image], Callable[[], Image.Image]]]]:
+    """Yield the first column, the file name and both crops of every tile that has enough land."""
     target = _rgb(Image.open(folder / b))
     width, height = target.size
-    bottom = bottom or height
     source, sea = (_rgb(Image.open(folder / name)) for name in (a, land))
     source, sea = (image.resize(target.size, Image.Resampling.BOX) for image in (source, sea))
     red, blue = (np.asarray(sea.getchannel(channel)) for channel in "RB")
     dry = red >= blue
-    for y in range(top, bottom - size + 1, size):
+    for y in range(top, (bottom or height) - size + 1, size):
         for x in range(0, width - size + 1, size):
-            if dry[y : y + size, x : x + size].mean() <= share or x < width / 2 < x + size:
-                continue
-            part = "validation" if x < width / 2 else "train"
-            for side, whole in (("A", source), ("B", target)):
+            if dry[y : y + size, x : x + size].mean() > share:
                 box = (x, y, x + size, y + size)
-                yield f"{part}/{side}/{y:04}_{x:04}.png", lambda whole=whole, box=box: whole.crop(box)
+                crops = tuple(lambda whole=whole, box=box: whole.crop(box) for whole in (source, target))
+                yield x, f"{y:04}_{x:04}.png", crops
 
 
-ARRANGEMENTS = {"images": images, "idx": idx, "drawings": drawings, "maps": maps}
+def _emoji(table: Path, vendors: tuple[str, ...], every: int) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """Yield every emoji of a table with its part and the place of its group among those of that part."""
+    found = [
+        entry
+        for entry in json.loads(table.read_text(encoding="utf-8"))
+        if all(entry.get(f"has_img_{vendor}") for vendor in vendors)
+    ]
+    groups = sorted({entry["unified"].split("-")[0] for entry in found})
+    held = {group: place for place, group in enumerate(groups[::every])}
+    others = {group: place for place, group in enumerate(group for group in groups if group not in held)}
+    for entry in sorted(found, key=lambda entry: entry["unified"]):
+        group = entry["unified"].split("-")[0]
+        yield entry, *(("validation", held[group]) if group in held else ("train", others[group]))
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
@@ -275,7 +415,7 @@ def _spec(spec: Any, sources: list[str], where: str) -> dict[str, Any]:
 
 
 def _unpacked(source: dict[str, Any], scratch: Path) -> Path:
-    archive = fetch(source["from"], sha256=source["sha256"], size=source.get("size"))
+    archive = fetch(source["from"], sha256=source.get("sha256"), size=source.get("size"))
     folder = scratch / source["name"]
     for path in unpack(archive, folder, source.get("unpack", ("*",))):
         if path.suffix == ".rcc":  # an archive inside the archive becomes a folder beside it
@@ -297,7 +437,8 @@ def _check(items: list[Item], page: dict[str, Any]) -> None:
     if len(names) != len(items):
         raise ValueError(f"data set {page['name']}: two of its images have the same name; correct its page")
     for part in ("train", "validation"):
-        found, expected = sum(name.startswith(f"{part}/") for name in names), page["counts"].get(part, 0)
+        found = sum(name.startswith(f"{part}/") and name.endswith(READABLE) for name in names)
+        expected = page["counts"].get(part, 0)
         if found != expected:
             raise ValueError(f"data set {page['name']}: {found} {part} images where its page expects {expected}")
 
@@ -311,10 +452,13 @@ def _make(items: list[Item], out: Path, name: str) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             buffer = BytesIO()
             try:
-                item[1]().save(buffer, "PNG")
+                made = item[1]()
+                if not isinstance(made, bytes):
+                    made.save(buffer, "PNG")
+                    made = buffer.getvalue()
             except (OSError, SyntaxError) as error:
                 raise ValueError(f"data set {name}: {item[0]} cannot be made ({error}); correct its page") from error
-            _write(path, buffer.getvalue())
+            _write(path, made)
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         try:
@@ -346,11 +490,13 @@ def _record(out: Path) -> dict[str, Any] | None:
 
 
 def _count(folder: Path) -> int:
-    return sum(1 for path in folder.rglob("*.png") if not path.name.startswith("."))
+    found = folder.rglob("*")
+    return sum(1 for path in found if path.suffix.lower() in READABLE and not path.name.startswith("."))
 
 
 def _matching(folder: Path, members: tuple[str, ...], leave_out: tuple[str, ...]) -> list[Path]:
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    names = [path.relative_to(folder).as_posix() for path in found]
     for glob in (*members, *leave_out):  # a glob that has gone stale would silently change the set
         if not any(fnmatchcase(name, glob) for name in names):
             raise FileNotFoundError(f"no file matches {glob!r}")

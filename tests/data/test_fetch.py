@@ -26,7 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked = []
+        self.asked, self.versions = [], []
         self.url = f"http://127.0.0.1:{self.server_port}/set/archive.bin"
 
 
@@ -35,6 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         wanted = self.headers.get("Range")
         server.asked.append(wanted)
+        server.versions.append(self.headers.get("If-Range"))
         if server.refuse:
             server.refuse -= 1
             return self.send_error(server.code)
@@ -69,7 +70,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(module, "WAITS", (0, 0, 0))
     with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.shutdown()
 
@@ -172,6 +173,39 @@ def test_plain_http_needs_a_checksum(server):
     with pytest.raises(ValueError, match="plain http needs a sha256"):
         fetch(server.url)
     assert not server.asked
+
+
+@pytest.fixture
+def trusted(server, monkeypatch):
+    """The local server at an https address, which needs no checksum."""
+    real = module._attempt
+    monkeypatch.setattr(module, "_attempt", lambda url, *rest: real(url.replace("https:", "http:"), *rest))
+    return server.url.replace("http:", "https:")
+
+
+def test_unknown_checksum_is_told(trusted, capsys):
+    path = fetch(trusted)
+    assert path.read_bytes() == CONTENT
+    assert f'sha256 = "{SHA256}"' in capsys.readouterr().err
+    assert fetch(trusted) == path and "sha256" not in capsys.readouterr().err
+
+
+def test_without_checksum_a_part_is_resumed_only_if_its_version_is_known(server, trusted, monkeypatch):
+    server.cut = 100_000
+    with monkeypatch.context() as patch:
+        patch.setattr(module.time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fetch(trusted)
+    (part,) = (cache() / "archives").rglob("*.part")
+    assert part.stat().st_size == 100_000
+    server.asked.clear()
+    path = fetch(trusted)
+    assert path.read_bytes() == CONTENT and server.asked == ["bytes=100000-"] and server.versions[-1] == '"one"'
+    assert files(path.parent) == [".lock", "archive.bin"]
+    path.rename(part)  # of a run that did not write down what it was being sent
+    part.write_bytes(b"x" * 1000)
+    server.asked.clear()
+    assert fetch(trusted).read_bytes() == CONTENT and server.asked == [None]
 
 
 def test_file_source_is_verified_and_never_removed(tmp_path):

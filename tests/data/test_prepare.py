@@ -1,16 +1,24 @@
+import csv
 import gzip
 import hashlib
+import http.server
 import io
 import json
+import re
 import struct
 import tarfile
+import threading
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from img2img.data import fetch as fetching
 from img2img.data import prepare as module
+from img2img.data.pairs import Pairs
 from img2img.data.prepare import pages, prepare
+from img2img.data.unpaired import Unpaired
 
 PAGE = """
 name = "tiny"
@@ -302,4 +310,192 @@ def test_shipped_pages_are_sound():
     for name, path in found.items():
         read = module._page(path)
         assert read["name"] == name
-        assert all(len(source["sha256"]) == 64 for source in read["source"])
+        for source in read["source"]:  # registries keep a version as it is; an address may give anything
+            assert len(source.get("sha256", "")) == (0 if source["from"].startswith("https:") else 64)
+            assert "sha256" in source or "checksum is unknown" in " ".join(read["about"].split())
+
+
+def test_tiles_without_partners(tmp_path):
+    rng = np.random.default_rng(0)
+    left, right = (rng.integers(0, 256, (8, 32, 3), np.uint8) for _ in range(2))
+    members = {"a.png": png(left), "b.png": png(right), "land.png": png(np.full((8, 32, 3), 90, np.uint8))}
+    text = head(
+        'train = 10, validation = 8\n[[arrange]]\ntype = "hemispheres"\nsource = "squares"\na = "a.png"\nb = "b.png"\n'
+        'land = "land.png"\nsize = 4\nstrip = [18, 28]\n'
+    )
+    found = images(prepare(page(tmp_path, members, text), tmp_path / "out"))
+    columns = {}
+    for name in found:
+        part, side, tile = name.split("/")
+        columns.setdefault(f"{part}/{side}", set()).add(int(tile[5:9]))
+    # 16 and 24 straddle the strip's edges, or lie within it: only 20 and 24 are whole in [18, 28].
+    assert columns == {
+        "train/A": {28}, "train/B": {0, 4, 8, 12}, "validation/A": {20, 24}, "validation/B": {20, 24},
+    }  # fmt: skip
+    assert (found["train/A/0004_0028.png"] == left[4:, 28:]).all()
+    assert (found["validation/A/0000_0020.png"] == left[:4, 20:24]).all()
+    assert (found["validation/B/0000_0020.png"] == right[:4, 20:24]).all()
+
+
+def test_emoji_and_captions(tmp_path):
+    codes = ["1-a", "1-b", "2", "3", "4", "5-x", "5-y", "6", "7"]
+    table = [
+        {
+            "name": f"NAME {code}",
+            "unified": code,
+            "image": f"{code}.png",
+            "short_names": ["big_red", "red-dot"],
+            "category": "Things, all",
+            "subcategory": "dot-like",
+            "has_img_one": True,
+            "has_img_two": code != "7",
+        }
+        for code in codes
+    ]
+    members = {f"img/{code}.png": png(np.zeros((4, 4, 4), np.uint8)) for code in codes}
+    members["emoji.json"] = json.dumps(table).encode()
+    common = 'source = "squares"\ntable = "emoji.json"\nvendors = ["one", "two"]\nevery = 3\n'
+    spec = '[[arrange]]\ntype = "emoji"\n' + common + 'images = "img"\nside = "{}"\n'
+    text = head(
+        "train = 5, validation = 6\n" + spec.format("A") + 'half = "even"\n' + spec.format("B") + 'half = "odd"\n'
+        '[[arrange]]\ntype = "captions"\n' + common + 'sides = ["A", "B"]\n'
+    )
+    out = prepare(page(tmp_path, members, text), tmp_path / "out")
+    found = images(out)
+    assert all((image == 255).all() for image in found.values())  # transparent: white
+    held = {f"validation/{side}/{code}.png" for side in "AB" for code in ("1-a", "1-b", "4")}
+    assert set(found) - held == {
+        "train/A/2.png", "train/B/3.png", "train/A/5-x.png", "train/A/5-y.png", "train/B/6.png",
+    }  # fmt: skip
+    rows = list(csv.DictReader((out / "validation" / "captions.csv").open()))
+    assert {row["file"] for row in rows} == {name.removeprefix("validation/") for name in held}
+    assert rows[0] == {
+        "file": "A/1-a.png",
+        "name": "name 1-a",
+        "category": "Things, all",
+        "keywords": "big red dot like",
+    }
+
+
+# --- sets behind public addresses ---
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """Return the folder of a local server that answers in place of every https address."""
+    monkeypatch.setenv("IMG2IMG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    folder = tmp_path / "host"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            pass
+
+    real = fetching._attempt
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        near = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(
+            fetching, "_attempt", lambda url, *rest: real(near + url.removeprefix("https://").split("/", 1)[1], *rest)
+        )
+        yield folder
+        server.shutdown()
+
+
+def jpg(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def put(folder, address, members):
+    """Lay an archive where the local server has the path of an address."""
+    path = folder / address.removeprefix("https://").split("/", 1)[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as bundle:
+            for name, content in members.items():
+                bundle.writestr(name, content)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return pack(path, members)
+
+
+PLACES = {  # what the archives of each set are laid out like: the folders, and how many images we put into each
+    "facades": [{"facades/train": 3, "facades/val": 2, "facades/test": 1}],
+    "maps": [{"maps/train": 3, "maps/val": 2}],
+    "edges2shoes": [{"edges2shoes/train": 3, "edges2shoes/val": 2}],
+    "cityscapes": [{"cityscapes/train": 3, "cityscapes/val": 2}],
+    **{
+        name: [{f"{name}/trainA": 2, f"{name}/trainB": 3, f"{name}/testA": 1, f"{name}/testB": 2}]
+        for name in ("horse2zebra", "summer2winter_yosemite", "monet2photo")
+    },
+    "div2k": [{"DIV2K_train_HR": 3}, {"DIV2K_valid_HR": 2}],
+    **{name.lower(): [{f"{name}_HR": 3}] for name in ("Set5", "Set14", "BSD100", "Urban100")},
+}
+
+
+def classic(name):
+    """Return members of small archives of a set's layout."""
+    suffix = "png" if name.startswith(("div2k", "set", "bsd", "urban")) else "jpg"
+    rng = np.random.default_rng(0)
+    found = []
+    for folders in PLACES[name]:
+        members = {f"{next(iter(folders))}/._1.{suffix}": b"a file's shadow, as some systems pack them"}
+        for folder, count in folders.items():
+            for place in range(1, count + 1):
+                pixels = rng.integers(0, 256, (8, 16, 3), np.uint8)
+                members[f"{folder}/{place}.{suffix}"] = jpg(pixels) if suffix == "jpg" else png(pixels)
+        found.append(members)
+    return found
+
+
+def shrunk(name, tmp_path):
+    """Return the shipped page, with the counts of our small archives."""
+    counts = {"train": 0, "validation": 0}
+    for folder, count in ((folder, count) for folders in PLACES[name] for folder, count in folders.items()):
+        held = folder.endswith(("val", "testA", "testB", "valid_HR")) or name.startswith(("set", "bsd", "urban"))
+        counts["validation" if held else "train"] += 0 if folder.endswith("/test") else count
+    text = pages()[name].read_text()
+    line = "counts = { " + ", ".join(f"{part} = {count}" for part, count in counts.items()) + " }"
+    (tmp_path / f"{name}.toml").write_text(re.sub(r"^counts = .*$", line, text, flags=re.M))
+    return tmp_path / f"{name}.toml", counts
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_classic_sets(host, tmp_path, capsys, name):
+    source, counts = shrunk(name, tmp_path)
+    archives = classic(name)
+    sums = [
+        put(host, entry["from"], members)
+        for entry, members in zip(module._page(source)["source"], archives, strict=True)
+    ]
+    out = prepare(source, tmp_path / "out")
+    assert {part: module._count(out / part) for part in counts} == counts
+    told = capsys.readouterr().err
+    assert all(f'sha256 = "{digest}"' in told for digest in sums)
+    contents = {content for members in archives for content in members.values()}
+    kept = [path for path in out.rglob("*.*g") if path.is_file()]
+    assert len(kept) == sum(counts.values()) and all(path.read_bytes() in contents for path in kept)
+    if (out / "train" / "A").is_dir():
+        assert len(Unpaired(out / "train", 8)) == 3 and len(Unpaired(out / "validation", 8, validation=True)) == 2
+    elif name in ("facades", "maps", "edges2shoes", "cityscapes"):
+        assert len(Pairs(out / "train", 8)) == 3 and len(Pairs(out / "validation", 8, direction="ba")) == 2
+    capsys.readouterr()
+    (lost := kept[0]).unlink()
+    prepare(source, out)  # from the cache
+    assert lost.exists() and "sha256" not in capsys.readouterr().err
+
+
+def test_a_pinned_checksum_is_held_to(host, tmp_path):
+    source, _ = shrunk("set5", tmp_path)
+    digest = put(host, module._page(source)["source"][0]["from"], classic("set5")[0])
+    text = source.read_text()
+    source.write_text(text.replace('name = "set5"\nfrom', f'name = "set5"\nsha256 = "{"0" * 64}"\nfrom'))
+    with pytest.raises(ValueError, match=f"checksum {digest} where 0000"):
+        prepare(source, tmp_path / "out")
+    source.write_text(text.replace('name = "set5"\nfrom', f'name = "set5"\nsha256 = "{digest}"\nfrom'))
+    assert len(images(prepare(source, tmp_path / "pinned"))) == 3
