@@ -62,6 +62,17 @@ TABLES: dict[str, dict[str, str]] = {
         "wasserstein": "adversarial.losses:wasserstein",
     },
     "penalty": {name: f"adversarial.penalties:{name}" for name in ("gradient_penalty", "r1", "r2")},
+    "weight_penalty": {
+        "historical_average": "adversarial.weights:HistoricalAverage",
+        "mixture_spread": "adversarial.weights:mixture_spread",
+        "orthogonal": "adversarial.weights:orthogonal",
+    },
+    "matching": {name: f"adversarial.matching:{name}" for name in ("feature_matching", "pulling_away")},
+    "augment_critic": {
+        "ada": "adversarial.augment:ADA",
+        "diffaugment": "adversarial.augment:DiffAugment",
+        "instance_noise": "adversarial.augment:InstanceNoise",
+    },
     "fidelity": {
         "charbonnier": "fidelity.pixel:charbonnier",
         "l1": "fidelity.pixel:l1",

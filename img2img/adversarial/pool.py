@@ -1,44 +1,57 @@
-"""A pool of earlier samples, so that a discriminator does not forget what the generator did a while ago."""
+"""A pool of past fakes (Shrivastava et al. 2016, https://arxiv.org/abs/1612.07828, section 2.3)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Pool(nn.Module):
-    """Images (N, C, H, W) in, as many out: half of them new, half of them earlier ones whose place the new ones take.
+    """Mix fresh fakes with older ones before the discriminator sees them, as CycleGAN does (Zhu et al. 2017).
 
-    Shrivastava et al. 2016 (https://arxiv.org/abs/1612.07828, section 2.3), in the form of Zhu et al. 2017
-    (https://arxiv.org/abs/1703.10593, section 4): until the pool is full every image goes in and comes out; after that
-    each image, with probability one half, is exchanged for one of the pool. Chances come from torch's generator. What
-    is in the pool is part of the state.
+    Until it is full it keeps what comes and gives it back; then each image is, with probability a half, exchanged for
+    one that was kept. The images are buffers: a checkpoint resumes the pool. Choices come from torch's CPU generator.
 
     Args:
-        capacity: images kept; 0 lets everything through.
-        channels: of the images.
-        size: side of the images in pixels.
+        capacity: images kept; 0 gives everything back as it comes.
+        channels: channels of the images.
+        size: their side.
+
+    Raises:
+        ValueError: a negative capacity.
     """
 
     def __init__(self, capacity: int = 50, channels: int = 3, size: int = 64) -> None:
         super().__init__()
-        self.capacity = capacity
+        if not 0 <= capacity * channels * size * size <= 2**31:
+            raise ValueError(
+                f"capacity = {capacity} of {channels} x {size} x {size} must be 0 or more, and fit in memory"
+            )
         self.register_buffer("images", torch.zeros(capacity, channels, size, size))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        if not self.capacity:
-            return images
-        filled, found = int(self.filled), []
-        for image in images:
-            if filled < self.capacity:
-                self.images[filled] = image
-                filled += 1
-                found.append(image)
-            elif float(torch.rand(())) < 0.5:
-                place = int(torch.randint(self.capacity, ()))
-                found.append(self.images[place].to(image.dtype, copy=True))
-                self.images[place] = image
-            else:
-                found.append(image)
-        self.filled.fill_(filled)
-        return torch.stack(found)
+        """Return as many images (N, C, H, W), detached.
+
+        Raises:
+            ValueError: the images are of another shape than those it was built for.
+        """
+        capacity = len(self.images)
+        if not capacity:
+            return images.detach()
+        if images.shape[1:] != self.images.shape[1:]:
+            raise ValueError(
+                f"pool: got images {tuple(images.shape[1:])}, was built for {tuple(self.images.shape[1:])}"
+            )
+        found = images.detach().clone()
+        count = int(self.count)
+        for place in range(len(found)):
+            if count < capacity:
+                self.images[count] = found[place]
+                count += 1
+            elif torch.rand(()).item() < 0.5:
+                chosen = int(torch.randint(capacity, ()))
+                kept = self.images[chosen].to(found.dtype, copy=True)
+                self.images[chosen] = found[place]
+                found[place] = kept
+        self.count.fill_(count)
+        return found

@@ -15,6 +15,7 @@ LAYERS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()
