@@ -26,32 +26,32 @@ class Pool(nn.Module):
                 f"capacity = {capacity} of {channels} x {size} x {size} must be 0 or more, and fit in memory"
             )
         self.register_buffer("images", torch.zeros(capacity, channels, size, size))
-        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return as many images (N, C, H, W), detached.
+        """Return as many images (N, C, H, W); those of a pool are detached.
 
         Raises:
             ValueError: the images are of another shape than those it was built for.
         """
         capacity = len(self.images)
         if not capacity:
-            return images.detach()
+            return images
         if images.shape[1:] != self.images.shape[1:]:
             raise ValueError(
                 f"pool: got images {tuple(images.shape[1:])}, was built for {tuple(self.images.shape[1:])}"
             )
         found = images.detach().clone()
-        count = int(self.count)
+        filled = int(self.filled)
         for place in range(len(found)):
-            if count < capacity:
-                self.images[count] = found[place]
-                count += 1
+            if filled < capacity:
+                self.images[filled] = found[place]
+                filled += 1
             elif torch.rand(()).item() < 0.5:
                 chosen = int(torch.randint(capacity, ()))
                 kept = self.images[chosen].to(found.dtype, copy=True)
                 self.images[chosen] = found[place]
                 found[place] = kept
-        self.count.fill_(count)
+        self.filled.fill_(filled)
         return found
