@@ -26,7 +26,7 @@ class Pool(nn.Module):
                 f"capacity = {capacity} of {channels} x {size} x {size} must be 0 or more, and fit in memory"
             )
         self.register_buffer("images", torch.zeros(capacity, channels, size, size))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Pool(nn.Module):
                 f"pool: got images {tuple(images.shape[1:])}, was built for {tuple(self.images.shape[1:])}"
             )
         found = images.detach().clone()
-        filled = int(self.filled)
+        filled = int(self.count)
         for place in range(len(found)):
             if filled < capacity:
                 self.images[filled] = found[place]
@@ -53,5 +53,5 @@ class Pool(nn.Module):
                 kept = self.images[chosen].to(found.dtype, copy=True)
                 self.images[chosen] = found[place]
                 found[place] = kept
-        self.filled.fill_(filled)
+        self.count.fill_(filled)
         return found

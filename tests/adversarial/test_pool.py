@@ -1,5 +1,6 @@
 """Half of what leaves a full pool is new; what is in it is part of the state."""
 
+import pytest
 import torch
 
 from img2img.adversarial.pool import Pool
@@ -11,7 +12,7 @@ def numbered(first, count):
 
 def test_until_it_is_full_everything_goes_in_and_comes_out():
     pool = Pool(4, 1, 1)
-    assert torch.equal(pool(numbered(1, 3)), numbered(1, 3)) and pool.filled == 3
+    assert torch.equal(pool(numbered(1, 3)), numbered(1, 3)) and pool.count == 3
     assert pool.images.flatten().tolist() == [1, 2, 3, 0]
 
 
@@ -44,3 +45,30 @@ def test_its_state_is_saved_and_an_empty_pool_lets_everything_through():
     assert torch.equal(*results)
     given = numbered(0, 3)
     assert Pool(0)(given) is given
+
+
+def test_nothing_is_lost_and_nothing_is_made_up():
+    torch.manual_seed(0)
+    pool, seen = Pool(10, 1, 1), []
+    for first in range(0, 800, 8):
+        seen += pool(numbered(first, 8)).flatten().tolist()
+    # An image that is exchanged has left the pool; only the first ten were shown as they were kept.
+    assert sorted(seen + pool.images.flatten().tolist()) == sorted([*range(800), *range(10)])
+    assert set(pool.state_dict()) == {"images", "count"}
+
+
+def test_gives_no_gradient_and_keeps_the_type():
+    x = numbered(0, 3).clone().requires_grad_()
+    pool = Pool(2, 1, 1)
+    assert not pool(x).requires_grad and pool(x.to(torch.bfloat16)).dtype == torch.bfloat16
+    kept = pool.images.clone()
+    with torch.no_grad():
+        x += 100
+    assert torch.equal(pool.images, kept)
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match="built for"):
+        Pool(3, 1, 4)(numbered(0, 3))
+    with pytest.raises(ValueError, match="capacity = -1"):
+        Pool(-1)
