@@ -143,3 +143,24 @@ def test_options_that_cannot_be(spec, words):
     with pytest.raises(ValueError, match=f"network {spec['type']}: ") as caught:
         part("network", spec)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS, "autoencoder_discriminator"])
+@pytest.mark.parametrize("given", [{}, {"classes": 3}, {"attention": 8}, {"minibatch": "std"}], ids=str)
+def test_autocast(name, given):
+    """No layer trips over two kinds of numbers; a network that is growing does so while it fades, too."""
+    if not given.keys() <= options("network", name).keys() or (name, *given.values()) == ("mlp_discriminator", "std"):
+        given = {}
+    net = build(name, size=16, channels=3, **given)
+    labels = torch.tensor([0, 1, 2, 0]) if "classes" in given else None
+    for images in (None, 150_000) if hasattr(net, "set_progress") else (None,):
+        if images:
+            net.set_progress(images)
+            assert net.growth.level == (1, 0.5)
+        net.zero_grad()
+        inputs = torch.randn(4, net.latent) if name.endswith("generator") else torch.randn(4, 3, 16, 16).bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = net(inputs, labels)
+        found.float().square().sum().backward()
+        gradients = [p.grad for p in net.parameters() if p.grad is not None]
+        assert found.isfinite().all() and gradients and all(g.isfinite().all() for g in gradients)
