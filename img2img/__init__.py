@@ -192,9 +192,10 @@ def train(
             f
             for f in examine(
                 *folders,
-                validation=None if held in (None, folders) else held[0] if len(held) == 1 else held,
+                validation=None if held == folders else held,
                 minimum=minimum,
                 paired=page.task == "paired",
+                unpaired=page.task in ("unpaired", "contrastive"),
             )
             if f.severity != "note"
         ]
@@ -236,18 +237,45 @@ def evaluate(
     return judge(pipe, folders, metrics=metrics, images=images, seed=seed, progress=progress)
 
 
-def prepare(name: str, out: str | Path | None = None) -> Path:
-    """Fetch, verify and lay out a data set of ``datasets/``; return its folder: `img2img.data.prepare.prepare`."""
+def prepare(
+    name: str | None = None,
+    out: str | Path | None = None,
+    *,
+    source: str | Path | None = None,
+    make: str | dict[str, Any] | None = None,
+    size: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Lay out images to train on; return their folder.
+
+    Either a data set of ``datasets/`` by its ``name``, fetched and verified (`img2img.data.prepare.prepare`), or pairs
+    that are made of a folder of images: ``source="photos/", make="edges", out="pairs/"`` (`img2img.data.make`).
+
+    Raises:
+        ValueError: neither or both are asked for, an unknown name or maker, a source that will not do.
+    """
+    if (name is None) == (source is None) or (source is None) != (make is None) or (source and out is None):
+        raise ValueError("name a data set, or give a folder (--from), what to make of it (--make) and where (-o)")
+    if source is not None:
+        from img2img.data.make import make_pairs
+
+        return make_pairs(source, make, out, size=size, seed=seed)
     from img2img.data.prepare import prepare as lay_out
 
     return lay_out(name, out)
 
 
-def check(*folders: str | Path, validation: str | Path | None = None, minimum: int = 0, paired: bool = False) -> list:
+def check(
+    *folders: str | Path,
+    validation: str | Path | list[str | Path] | None = None,
+    minimum: int = 0,
+    paired: bool = False,
+    unpaired: bool = False,
+) -> list:
     """Return what is wrong with folders of images: `img2img.data.doctor.examine`."""
     from img2img.data.doctor import examine
 
-    return examine(*folders, validation=validation, minimum=minimum, paired=paired)
+    return examine(*folders, validation=validation, minimum=minimum, paired=paired, unpaired=unpaired)
 
 
 def export(model: str | Path, target: str | Path) -> dict[str, Any]:

@@ -32,31 +32,35 @@ REMEDIES = {
 class Alarms:
     """Watches a run's log, line by line; its state is plain data, for checkpoints.
 
-    A symptom is told once, after ``PATIENCE`` lines in a row that show it (a validation's line counts at once), and
-    again only after it has gone. ``fatal`` is the text of one that the run will not recover from.
+    A symptom is told once, after ``PATIENCE`` lines in a row that show it, and again only after it has gone. Outputs
+    that were diverse and are no more in a validation have collapsed at once. ``fatal`` is the text of a symptom that the
+    run will not recover from.
     """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         state = state or {}
         self.counts: dict[str, int] = dict(state.get("counts", {}))
         self.gradients: list[float] = list(state.get("gradients", []))
+        self.diversity: float = state.get("diversity", 0.0)
         self.fatal = ""
 
     def state(self) -> dict[str, Any]:
         """Return what must be known to go on watching."""
-        return {"counts": self.counts, "gradients": self.gradients}
+        return {"counts": self.counts, "gradients": self.gradients, "diversity": self.diversity}
 
     def look(self, line: dict[str, Any]) -> list[Alarm]:
         """Return the alarms that a log line sets off."""
         signs: dict[str, tuple[float, bool]] = {}
-        once = False
+        weight = 1
         for key, value in line.items():
             place, _, name = key.partition("/")
             if name.startswith("accuracy") and place == "discriminator":
-                self._sign(signs, "strong_discriminator", value, value > 0.995)
+                self._sign(signs, "strong_discriminator", value, value > 0.9995)
                 self._sign(signs, "lost_discriminator", value, value < 0.1)
             elif name.startswith("diversity"):
-                once |= place == "validation"
+                if place == "validation":
+                    weight = PATIENCE if self.diversity > 0.3 else 1
+                    self.diversity = max(self.diversity, value)
                 self._sign(signs, "collapse", value, value < 0.1)
             elif key == "generator/gradient":
                 usual = median(self.gradients) if len(self.gradients) >= 5 else 0.0
@@ -64,12 +68,11 @@ class Alarms:
                 self.gradients = [*self.gradients, value][-50:]
         found = []
         for name, (value, bad) in signs.items():
-            self.counts[name] = self.counts.get(name, 0) + 1 if bad else 0
-            told = 1 if once and name == "collapse" else PATIENCE
-            if self.counts[name] == told or bad and told == 1 and self.counts[name] < PATIENCE:
+            before = self.counts.get(name, 0)
+            self.counts[name] = before + (weight if name == "collapse" else 1) if bad else 0
+            if before < PATIENCE <= self.counts[name]:
                 text = REMEDIES[name].format(value=value)
                 found.append(Alarm(name, text))
-                self.counts[name] = PATIENCE
                 self.fatal = text if name in FATAL else self.fatal
         return found
 

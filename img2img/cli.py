@@ -121,14 +121,19 @@ def parser() -> argparse.ArgumentParser:
 
     found = command("check", _check, "look through folders of images: corrupt, small, mismatched, repeated, leaking")
     found.add_argument("folders", nargs="+")
-    found.add_argument("--validation", help="validation images, searched for copies of training images")
+    found.add_argument("--validation", nargs="+", help="validation images, searched for copies of training images")
     found.add_argument("--minimum", type=int, default=0, help="least length of the shorter side")
     found.add_argument("--paired", action="store_true", help="the images are pairs")
+    found.add_argument("--unpaired", action="store_true", help="the images are two sets without partners")
     found.add_argument("--json", action="store_true")
 
-    found = command("prepare", _prepare, "fetch, verify and lay out a data set of the shelf datasets/")
+    found = command("prepare", _prepare, "lay out a data set of the shelf datasets/, or pairs made of your own images")
     found.add_argument("name", nargs="?", help="data set; without it the list of them")
     found.add_argument("-o", "--out", help="folder; default: a folder of that name in the cache")
+    found.add_argument("--from", dest="source", metavar="FOLDER", help="make pairs of the images in it")
+    found.add_argument("--make", metavar="WHAT", help="edges, soft_edges, grey, low_light, masks, blur or pixelate")
+    found.add_argument("--size", type=int, default=0, help="side of the pairs in pixels; default: as the images are")
+    found.add_argument("--seed", type=int, default=0, help="of what is random in it")
 
     found = command("models", _models, "list the catalogue")
     found.add_argument("pattern", nargs="?", default="*")
@@ -255,7 +260,7 @@ def _evaluate(a: argparse.Namespace) -> None:
 
 
 def _check(a: argparse.Namespace) -> int:
-    findings = img2img.check(*a.folders, validation=a.validation, minimum=a.minimum, paired=a.paired)
+    findings = img2img.check(*a.folders, validation=a.validation, minimum=a.minimum, paired=a.paired, unpaired=a.unpaired)
     if a.json:
         print(
             json.dumps(
@@ -270,13 +275,13 @@ def _check(a: argparse.Namespace) -> int:
 
 
 def _prepare(a: argparse.Namespace) -> None:
-    if a.name is None:
+    if a.name is None and a.source is None:
         from img2img.data.prepare import pages
 
         for name in pages():
             print(name)
         return
-    print(img2img.prepare(a.name, a.out))
+    print(img2img.prepare(a.name, a.out, source=a.source, make=a.make, size=a.size, seed=a.seed))
 
 
 def _models(a: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ class Pipeline:
         task: "super_resolve", "paired", "unpaired", "generate", ...
         verb: which verb it serves: "upscale", "translate" or "synthesize".
         scale: output side / input side.
+        channels: of the network's input; outputs: of its output.
         margin: receptive-field radius in input pixels, or None where the whole image is needed at once.
     """
 
@@ -44,12 +45,14 @@ class Pipeline:
         channels: int,
         span: tuple[float, float] = (0.0, 1.0),
         margin: int | None = None,
+        outputs: int = 0,
         verb: str = "upscale",
         recipe: Recipe | None = None,
         system: System | None = None,
     ) -> None:
         self.name, self.task, self.scale, self.channels, self.span = name, task, scale, channels, span
         self.margin, self.verb, self.recipe, self.system = margin, verb, recipe, system
+        self.outputs = outputs or channels
         self.multiple = getattr(network, "multiple", 1)
         self._plain = network.eval().requires_grad_(False)
         self._cost: dict[torch.dtype, float] = {}
@@ -124,7 +127,7 @@ class Pipeline:
             pixels = _swapped(images) if channels == "bgr" else images
             found = self.picture(Picture(pixels), **options).pixels
             found = _swapped(found) if channels == "bgr" else found
-            return found[..., 0] if images.ndim == 2 else found
+            return found[..., 0] if images.ndim == 2 and found.shape[2] == 1 else found
         raise ValueError(
             f"expected a path, a Pillow image, an array, a tensor or a list of such, not {type(images).__name__}"
         )
@@ -190,12 +193,17 @@ class Pipeline:
             )
         else:
             chosen = tile or None
+        given, alpha = picture.pixels, None
+        if self.verb == "translate":
+            # What a translator makes has its own channels; alpha is a shape, and no business of it.
+            given, alpha = converted(given, self.channels)
         pixels = tiles.apply(
             self._network,
-            picture.pixels,
+            given,
             scale=self.scale,
             margin=self.margin,
             channels=self.channels,
+            outputs=self.outputs if self.verb == "translate" else 0,
             tile=chosen,
             multiple=self.multiple,
             low=self.span[0],
@@ -204,7 +212,7 @@ class Pipeline:
             dtype=self.dtype,
             advance=advance,
         )
-        pixels = resample(pixels, *target)
+        pixels = resample(pixels if alpha is None else np.concatenate([pixels, alpha], 2), *target)
         return Picture(pixels, picture.exif, picture.icc, picture.xmp, picture.dpi)
 
     def _network(self, batch: Tensor) -> Tensor:
@@ -255,13 +263,15 @@ def load(
         system: System = restore(str(path))
         network = system.deployed(**controls)
         recipe = system.recipe
+        channels, outputs = system.depths(**controls)
         try:
             found = Pipeline(
                 network,
                 str(name),
                 task=recipe.task,
                 scale=getattr(network, "scale", 1),
-                channels=recipe.data.channels,
+                channels=channels,
+                outputs=outputs,
                 span=system.span,
                 margin=getattr(network, "margin", None),
                 verb=system.verb,
@@ -306,6 +316,20 @@ def resample(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     if alpha:
         values[..., :-1] /= np.maximum(values[..., -1:], 0.5 / top)
     return (values.clip(0, 1) * top).round().astype(pixels.dtype)
+
+
+def converted(pixels: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the colours of (H, W, 1 to 4) pixels as ``channels`` (1 or 3), and the alpha beside them or None."""
+    count = pixels.shape[2]
+    alpha = pixels[..., -1:] if count in (2, 4) and channels != count else None
+    colours = pixels if alpha is None else pixels[..., :-1]
+    if colours.shape[2] == channels:
+        return np.ascontiguousarray(colours), alpha
+    if channels == 1:
+        return cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY)[..., None], alpha
+    if channels == 3:
+        return colours.repeat(3, axis=2), alpha
+    raise ValueError(f"the model takes {channels} channels, and the image has {colours.shape[2]}")
 
 
 def _swapped(pixels: np.ndarray) -> np.ndarray:

@@ -188,6 +188,8 @@ class Recipe:
             _spec("fidelity", item, f"{where}: fidelity", extra=("weight", "every", "on"))
         if self.data.degradation is not None:
             _spec("degradation", self.data.degradation, f"{where}: data.degradation")
+        if self.data.augment is not None:
+            _spec("augment", {"type": "paired"} | self.data.augment, f"{where}: data.augment")
         for key in (*self.clip_weights, *self.init):
             if key not in self.networks:
                 raise ValueError(f"{where}: {key!r} is no network of the recipe{nearest(key, self.networks)}")

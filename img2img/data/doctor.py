@@ -54,7 +54,7 @@ class Finding:
 
 def examine(
     *folders: str | Path,
-    validation: str | Path | None = None,
+    validation: str | Path | Sequence[str | Path] | None = None,
     minimum: int = 0,
     paired: bool = False,
     unpaired: bool = False,
@@ -67,7 +67,7 @@ def examine(
     Args:
         folders: Training images, searched recursively. A single folder that holds `train` and `validation`, as
             `img2img.prepare` lays them out, stands for both.
-        validation: Validation images; with `paired`, a folder of the same form as the training one.
+        validation: Validation images: a folder, or several; with `paired`, of the same form as the training ones.
         minimum: Smallest allowed length of the shorter side in pixels; of each half, for side-by-side pairs.
         paired: The images are pairs: two folders, or one that holds `A` and `B`, where partners have the same path
             apart from its extension, or one of side-by-side images, or a CSV file (see `img2img.data.pairs.rows`).
@@ -85,21 +85,22 @@ def examine(
         validation, places = places[0] / "validation", [places[0] / "train"]
     if unpaired and validation is None and len(places) == 1 and (places[0] / "testA").is_dir():
         validation = places[0]
+    kept = [Path(each) for each in ([validation] if isinstance(validation, str | Path) else validation or [])]
     form = "unpaired" if unpaired else "paired" if paired else ""
     training = _roles(places, form)
-    held_out = _roles([Path(validation)], form, validation=True) if validation is not None else {}
+    held_out = _roles(kept, form, validation=True) if kept else {}
     for folder in (*training.values(), *held_out.values()):
         for path in folder:
             if not path.is_dir() and not _table(path):
                 raise ValueError(f"{path}: no such folder")
     halves = 2 if paired and _side_by_side(training) else 1
     if paired and held_out and _side_by_side(held_out) != _side_by_side(training):
-        raise ValueError(f"{validation}: its pairs are laid out in another way than those to train on; use the same")
+        raise ValueError(f"{kept[0]}: its pairs are laid out in another way than those to train on; use the same")
     for there in itertools.chain(*held_out.values()):
         inside = next((path for path in itertools.chain(*training.values()) if _within(there, path)), None)
         if inside is not None:
             mend = "move it out of there, or name the training folder below it"
-            return [Finding(Path(validation), "error", f"the validation folder lies within {inside}", mend)]
+            return [Finding(kept[0], "error", f"the validation folder lies within {inside}", mend)]
 
     findings: list[Finding] = []
     parts: dict[str, dict[str, list[_Seen]]] = {}

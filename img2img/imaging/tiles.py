@@ -418,6 +418,7 @@ def apply(
     scale: int,
     margin: int | None,
     channels: int = 3,
+    outputs: int = 0,
     tile: int | tuple[int, int] | None = None,
     multiple: int = 1,
     minimum: int = 16,
@@ -441,6 +442,7 @@ def apply(
         scale: output side / input side.
         margin: radius of the receptive field (`margin_of`); None: the whole image at once.
         channels: of the network, 1 or 3.
+        outputs: channels that come out, where they are not those of ``pixels``, which then has ``channels``.
         tile: input pixels of a tile's side, or (height, width); None: the whole image at once.
         multiple: what the network needs H and W to be a multiple of; the image is padded by reflection and cropped.
         minimum: smallest side the network takes; smaller images are padded likewise.
@@ -466,8 +468,10 @@ def apply(
     if (tall, wide) != (height, width):
         padded = np.pad(pixels, ((0, tall - height), (0, wide - width), (0, 0)), mode="reflect")
     translucent = count in (2, 4) and bool((pixels[:, :, -1] < top_value).any())
-    colours = count - (count in (2, 4))
-    result = np.empty((height * scale, width * scale, count), pixels.dtype)
+    colours = count - (count in (2, 4) and not outputs)
+    assert not outputs or count == channels
+    translucent &= not outputs
+    result = np.empty((height * scale, width * scale, outputs or count), pixels.dtype)
     if translucent and margin is not None:
         margin = max(margin, 1)  # for alpha's neighbours
 
@@ -488,7 +492,7 @@ def apply(
             found = (found - low) / (high - low)
         if channels == 1:
             return found.reshape(len(values), -1, *found.shape[2:])
-        return found if values.shape[1] == channels else found.mean(1, keepdim=True)
+        return found if outputs or values.shape[1] == channels else found.mean(1, keepdim=True)
 
     def run(values: Tensor) -> Tensor:
         if not translucent:
@@ -513,7 +517,7 @@ def apply(
         # One pass that scales, rounds, clamps and stores; PyTorch takes five.
         rounded = cv2.multiply(values, top_value, dtype=cv2.CV_8U if top_value == 255 else cv2.CV_16U)
         area[:, :, :found] = rounded.reshape(high, wide, found)
-        if found < count:  # opaque
+        if found < result.shape[2]:  # opaque
             area[:, :, -1] = top_value
         if advance:
             advance(high * wide)

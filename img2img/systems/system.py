@@ -104,6 +104,11 @@ class System(nn.Module):
             scale=data.scale,
         )
 
+    def depths(self, **controls: Any) -> tuple[int, int]:
+        """Return the channels of what goes into the trained system and of what comes out."""
+        data = self.recipe.data
+        return data.input_channels or data.channels, data.channels
+
     def roles(self, phase: str) -> tuple[str, ...]:
         """Return the roles that learn in a phase and that the page has networks for."""
         return tuple(role for role in self.learners.get(phase, (phase,)) if role in self.recipe.networks)
@@ -166,7 +171,9 @@ class System(nn.Module):
             reference = critic(real).float()
             if len(fake) > 1:
                 # How much samples differ from one another, against how much real ones do: 0 is total collapse.
-                self.observe("diversity", fake.float().std(0).mean() / real.float().std(0).mean().clamp(min=1e-6))
+                spread = [images.float().std(0).mean() for images in (fake, real)]
+                # A small batch may hold one real image twice.
+                self.observe("diversity", (spread[0] / spread[1].clamp(min=1e-6)).clamp(max=2))
         return {"adversarial": self.adversarial_weight * per_sample(self.adversarial.generator(reference, scores))}
 
     def fidelity_terms(self, output: Tensor, target: Tensor, step: int, on: str | None = None) -> dict[str, Tensor]:

@@ -88,6 +88,10 @@ class Unpaired(System):
             raise ValueError(f"{self.recipe.name}: direction {direction!r} is none of {', '.join(self.generator)}")
         return self.generator[direction]
 
+    def depths(self, direction: str = "ab") -> tuple[int, int]:
+        """Return the channels of one side and of the other."""
+        return super().depths()[:: 1 if direction == "ab" else -1]
+
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of two folders, or of one with A/ and B/ (or trainA/, trainB/, testA/, testB/) in it."""
         return unpaired_images(self, folders, validation)

@@ -112,3 +112,45 @@ def test_generate(loss, tmp_path, smooth):
     assert (images.mean((0, 2, 3)) - real.mean((0, 2, 3))).abs().max() < 0.15
     distances = (images[:, None] - real[None]).square().flatten(2).mean(2)
     assert len(set(distances.argmin(1).tolist())) >= 4, "modes were lost"
+
+
+@pytest.mark.parametrize("task", ["unpaired", "contrastive"])
+def test_without_pairs(task, tmp_path, smooth):
+    """Dark images become as bright as the other set's; from there the way leads back, or what they show is still seen."""
+    for place in range(6):
+        for side, pixels in (("A", smooth(place, 16, 16) // 3), ("B", 255 - smooth(place + 6, 16, 16) // 3)):
+            (tmp_path / "data" / side).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "data" / side / f"{place}.png")
+    page = {
+        "name": "x",
+        "task": task,
+        "schedule": {"generator": 1, "discriminator": 1},
+        "networks": {
+            "generator": {"type": "resnet", "width": 8, "blocks": 1},
+            "discriminator": {"type": "patchgan", "width": 8, "layers": 1, "norm": "none"},
+        },
+        "adversarial": {"type": "least_squares"},
+        "fidelity": [{"type": "l1", "on": "cycle", "weight": 10.0}],
+        "optimizer": {"lr": 2e-3, "betas": [0.5, 0.9], "decay": "linear"},
+        "data": {"size": 16, "flip": False},
+        "train": {"images": 600, "batch": 2, "ema": 0.0, "log_images": 10000},
+    }
+    if task == "contrastive":
+        page["networks"]["projector"] = {"type": "patch_features", "width": 16, "patches": 64}
+        page["fidelity"] = [{"type": "patch_nce", "weight": 4.0}]
+    trainer, _, _ = trained(page, tmp_path / "data", tmp_path / "run")
+    source = trainer.system.source([tmp_path / "data"], validation=True)
+    given = torch.stack([source.item(i, np.random.default_rng(0))["a"] for i in range(6)])
+    wanted = torch.stack([source.item(i, np.random.default_rng(0))["b"] for i in range(6)])
+    trainer.system.eval()
+    with torch.no_grad():
+        found = trainer.system.infer(given)
+    assert abs(found.mean() - wanted.mean()) < 0.25 < abs(given.mean() - wanted.mean())
+    if task == "contrastive":
+        likeness = torch.corrcoef(torch.cat([given, found]).mean(1).flatten(1))[:6, 6:]
+        assert likeness.diagonal().mean() > 0.6 and likeness.diagonal().mean() > likeness.mean() + 0.2
+    else:
+        with torch.no_grad():
+            back = trainer.system.infer(found, "ba")
+        assert (back - given).abs().mean() < 0.15
+        assert trainer.system.pool["b"].count == 50
