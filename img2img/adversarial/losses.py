@@ -18,10 +18,14 @@ from torch.nn.functional import logsigmoid, relu, softplus
 
 
 class Adversarial(NamedTuple):
-    """One game: two costs, (real logits, fake logits) -> loss of the logits' shape, both to be minimised."""
+    """One game: two costs, (real logits, fake logits) -> loss of the logits' shape, both to be minimised.
+
+    ``relative``: the generator's cost looks at the real logits; elsewhere any stand for them.
+    """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
+    relative: bool = False
 
 
 def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
@@ -82,7 +86,9 @@ hinge = Adversarial(lambda real, fake: relu(1 - real) + relu(1 + fake), lambda r
 wasserstein = Adversarial(lambda real, fake: fake - real, lambda real, fake: -fake)
 """Arjovsky et al. 2017 (https://arxiv.org/abs/1701.07875): the critic must be kept Lipschitz by other means."""
 
-relativistic = Adversarial(lambda real, fake: softplus(fake - real), lambda real, fake: softplus(real - fake))
+relativistic = Adversarial(
+    lambda real, fake: softplus(fake - real), lambda real, fake: softplus(real - fake), relative=True
+)
 """Paired: is this real sample more real than that fake one? As many real as fake logits.
 
 Jolicoeur-Martineau 2018 (https://arxiv.org/abs/1807.00734); with R1 and R2, Huang et al. 2024 (R3GAN,
@@ -92,6 +98,7 @@ https://arxiv.org/abs/2501.05441).
 relativistic_average = Adversarial(
     lambda real, fake: _cross_entropy(real - _average(fake), fake - _average(real)),
     lambda real, fake: _cross_entropy(fake - _average(real), real - _average(fake)),
+    relative=True,
 )
 """Against the average of the other batch (RaSGAN), Jolicoeur-Martineau 2018, equations 8 and 9."""
 

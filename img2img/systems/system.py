@@ -167,8 +167,10 @@ class System(nn.Module):
     def generator_terms(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return the generator's adversarial loss, (N,)."""
         scores = critic(fake).float()
+        reference = scores.detach()
         with torch.no_grad():
-            reference = critic(real).float()
+            if getattr(self.adversarial, "relative", False):
+                reference = critic(real).float()
             if len(fake) > 1:
                 # How much samples differ from one another, against how much real ones do: 0 is total collapse.
                 spread = [images.float().std(0).mean() for images in (fake, real)]

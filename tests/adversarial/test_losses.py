@@ -329,3 +329,12 @@ def test_ebgan_leaves_fakes_beyond_the_margin_alone():
 def test_options_that_cannot_be(spec):
     with pytest.raises(ValueError, match=f"adversarial {spec['type']}: "):
         part("adversarial", spec)
+
+
+@pytest.mark.parametrize("name", TABLES["adversarial"])
+def test_only_relative_losses_look_at_real_logits_for_the_generator(name):
+    loss = part("adversarial", {"type": name})
+    torch.manual_seed(0)
+    fake, real = torch.randn(6, 1), torch.randn(2, 6, 1)
+    costs = [loss.generator(each, fake) for each in real]
+    assert getattr(loss, "relative", False) == (not torch.equal(*costs))
