@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from img2img.metrics.distribution import embedding
+from img2img.metrics.distribution import embedding, known_network
 
 
 def accuracy(images: Tensor, labels: Tensor, network: str | nn.Module = "digits") -> float:
@@ -90,7 +90,7 @@ class LabelKept:
     against = "input"
 
     def __init__(self, *, network: str | nn.Module = "digits"):
-        self.network = network
+        self.network = known_network(network)
         self.reset()
 
     def update(self, output: Tensor, reference: Tensor) -> None:

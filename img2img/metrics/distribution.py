@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from img2img.data import fetch
-from img2img.networks.features import PACKAGES, classifier
+from img2img.networks.features import CLASSIFIERS, PACKAGES, classifier
+from img2img.registry import nearest
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,19 @@ class Embedding:
             found = tuple(each.float().cpu() for each in self.network.to(images.device)(images.float()))
         self._recent.append((weakref.ref(images), version, found))
         return found
+
+
+def known_network(network: str | nn.Module, *others: str) -> str | nn.Module:
+    """Return ``network`` as it is, so that a misspelt name is found before anything is fetched or trained.
+
+    Raises:
+        ValueError: A name that no classifier has, nor is among ``others``.
+    """
+    names = (*CLASSIFIERS, *others)
+    if isinstance(network, str) and network not in names:
+        hint = nearest(network, names) or f"; known: {', '.join(names)}"
+        raise ValueError(f"no network {network!r} to compare images by{hint}")
+    return network
 
 
 @cache
@@ -138,7 +152,7 @@ class SetMetric:
     against: Literal["real", "input", "target"] = "real"
 
     def __init__(self, network: str | nn.Module = "efficientnet_lite0"):
-        self.network = network
+        self.network = known_network(network, "pixels")
         self._outputs: list[Tensor] = []
         self._real: list[Tensor] = []
         self._fixed = False
@@ -208,7 +222,14 @@ class SetMetric:
 
 
 class ClassMetric(SetMetric):
-    """A metric of the classes that a network sees in outputs; real images are not looked at."""
+    """A metric of the classes that a network sees in outputs; real images are not looked at.
+
+    Args:
+        network: A name for `img2img.networks.features.classifier`, or a module.
+    """
+
+    def __init__(self, network: str | nn.Module):
+        super().__init__(known_network(network))
 
     def update(self, output: Tensor, reference: Tensor | None = None) -> None:
         """Add outputs (N, C, H, W) in [0, 1]."""

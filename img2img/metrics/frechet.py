@@ -23,11 +23,16 @@ def gaussian(features: Tensor) -> Gaussian:
         ValueError: Fewer than two vectors.
     """
     enough(features, 2, "a covariance")
-    features = features.double()
+    features = features.double().cpu()
     mean = features.mean(0)
     centred = (features - mean) / (len(features) - 1) ** 0.5
     # With no more samples than features, the centred samples are a root already, and a smaller one.
-    return Gaussian(mean, centred if len(features) <= len(mean) else covariance_root(centred.T @ centred))
+    return Gaussian(mean, centred if len(features) <= len(mean) else covariance_root(gram(centred.T)))
+
+
+def gram(rows: Tensor) -> Tensor:
+    """Return rows rows^T. NumPy sees that it is symmetric and computes half of it, where PyTorch computes all."""
+    return torch.from_numpy(rows.numpy() @ rows.numpy().T)
 
 
 def covariance_root(covariance: Tensor) -> Tensor:
@@ -42,12 +47,15 @@ def covariance_root(covariance: Tensor) -> Tensor:
 def frechet(x: Gaussian, y: Gaussian) -> float:
     """Return the squared Frechet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
-    With S1 = A^T A and S2 = B^T B, the eigenvalues of S1 S2 are the squared singular values of A B^T, so that their
-    sum needs no square root of a matrix; a set smaller than its features costs as little as it is.
+    With S1 = A^T A and S2 = B^T B, the eigenvalues of S1 S2 are the squared singular values of A B^T, and those the
+    eigenvalues of its smaller Gram matrix, so that no matrix needs a square root, and a set smaller than its features
+    costs as little as it is. Each eigenvalue that should be 0 may add 1e-8 of the largest one's root.
 
     Dowson & Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X.
     """
-    spread = x.root.square().sum() + y.root.square().sum() - 2 * torch.linalg.svdvals(x.root @ y.root.T).sum()
+    product = x.root @ y.root.T if len(x.root) <= len(y.root) else y.root @ x.root.T
+    shared = torch.linalg.eigvalsh(gram(product)).clamp(min=0).sqrt().sum()
+    spread = x.root.square().sum() + y.root.square().sum() - 2 * shared
     return max(float((x.mean - y.mean).square().sum() + spread), 0.0)
 
 

@@ -49,3 +49,15 @@ def test_direction(name):
         found.append(metric.compute())
         assert isinstance(found[-1], float)
     assert (found[0] > found[1]) == (name in HIGHER_IS_BETTER) and found[0] != found[1], found
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name != "structure"])
+def test_misspelt_networks_are_found_at_once(name):
+    with pytest.raises(ValueError, match=f"metric {name}: no network 'digit'.*; did you mean 'digits'"):
+        part("metric", {"type": name, "network": "digit"})
+
+
+@pytest.mark.parametrize("name", ["confident", "inception_score", "label_kept", "modes", "mode_divergence"])
+def test_pixels_have_no_classes(name):
+    with pytest.raises(ValueError, match=f"metric {name}: no network 'pixels'"):
+        part("metric", {"type": name, "network": "pixels"})

@@ -64,7 +64,7 @@ def test_equals_torchmetrics():
 def test_equal_sets_and_too_small_ones():
     (x, _), spread = sets(200, 2, 32), 32
     assert frechet_distance(x, x) <= 1e-10 * spread
-    assert frechet_distance(x[:20], x[:20].flip(0)) <= 1e-10 * spread
+    assert frechet_distance(x[:20], x[:20].flip(0)) <= 1e-7 * spread
     with pytest.raises(ValueError, match="at least 2 images, not 1"):
         frechet_distance(x, x[:1])
 

@@ -1,0 +1,36 @@
+"""The benchmark of the Frechet distance, on few features."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def tool():
+    spec = importlib.util.spec_from_file_location("benchmark_frechet", ROOT / "tools" / "benchmark_frechet.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    threads = torch.get_num_threads()
+    yield found
+    torch.set_num_threads(threads)
+
+
+def test_all_ways_agree(tool, capsys):
+    assert tool.main(["--features", "24", "--images", "60", "12", "--repeats", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["images"] for row in rows] == [60, 12]
+    for row in rows:
+        assert {"img2img", "torchmetrics", "scipy"} <= set(row["ways"])
+        assert all(way["difference"] < 1e-5 and way["ratio"] > 0 for way in row["ways"].values())
+
+
+def test_table_and_errors(tool, capsys):
+    assert tool.main(["--features", "8", "--images", "20", "--repeats", "1"]) == 0
+    assert "| 20 | img2img |" in capsys.readouterr().out
+    assert tool.main(["--images", "1"]) == 1
+    assert capsys.readouterr().err.startswith("benchmark_frechet: ")
