@@ -88,8 +88,9 @@ class Judge:
 
     def __init__(self, names: list[str] | tuple[str, ...], **options: Any) -> None:
         self.names, self.options = list(names), options
-        self.metrics: dict[tuple[str, str], Any] = {}
+        self.metrics: dict[tuple[str, str], Any] = {(name, ""): metric(name, **options) for name in names}
         self.spread: dict[str, Spread] = {}
+        self.several = False
 
     def reset(self) -> None:
         """Forget all outputs; what is known of real images stays."""
@@ -109,8 +110,9 @@ class Judge:
         def unit(images: Tensor) -> Tensor:
             return ((images.float() - low) / (high - low)).clamp(0, 1)
 
+        self.several = "" not in trials
         for direction, trial in trials.items():
-            output = unit(trial.output)
+            output, known = unit(trial.output), {}
             for name in self.names:
                 key = (name, direction)
                 if key not in self.metrics:
@@ -122,7 +124,10 @@ class Judge:
                         f"metric {name}: there is no {found.against} to compare with in this task; "
                         "choose others for validate.metrics (--metrics)"
                     )
-                found.update(output, unit(reference))
+                # Metrics on one network share their features by the tensor that they are of.
+                if found.against not in known:
+                    known[found.against] = unit(reference)
+                found.update(output, known[found.against])
             if trial.real is not None:
                 self.spread.setdefault(direction, Spread()).update(output, unit(trial.real))
 
@@ -130,6 +135,8 @@ class Judge:
         """Return each metric's value; with several directions their mean, and each as ``NAME_DIRECTION``."""
         table: dict[str, dict[str, float]] = {}
         for (name, direction), found in self.metrics.items():
+            if not direction and self.several:
+                continue
             table.setdefault(name, {})[direction] = float(found.compute())
         for direction, found in self.spread.items():
             if found.count > 1:

@@ -216,6 +216,7 @@ def hemispheres(
     land: str,
     size: int,
     strip: tuple[int, int],
+    partners: bool = False,
     share: float = 0.3,
     top: int = 0,
     bottom: int = 0,
@@ -231,6 +232,7 @@ def hemispheres(
         land: A map on which the sea is bluer than it is red, and the land is not.
         size: Width and height of a tile; tiles do not overlap.
         strip: First column of the strip, and the column to stop before.
+        partners: Both maps of every tile instead, to compare with what learns from pairs.
         share: Take tiles with more than this share of land.
         top: First row to cut from.
         bottom: Row to stop before; 0: the last.
@@ -241,7 +243,10 @@ def hemispheres(
             for side, crop in zip("AB", crops, strict=True):
                 yield f"validation/{side}/{name}", crop
         elif x + size <= strip[0] or x >= strip[1]:
-            if x + size <= width / 2:
+            if partners:
+                for side, crop in zip("AB", crops, strict=True):
+                    yield f"train/{side}/{name}", crop
+            elif x + size <= width / 2:
                 yield f"train/B/{name}", crops[1]
             elif x >= width / 2:
                 yield f"train/A/{name}", crops[0]
