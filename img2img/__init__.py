@@ -51,7 +51,8 @@ def upscaler_for(scale: float | None) -> str:
     """Return the default upscaler's weight for a scale: the smallest that reaches it, else the largest."""
     from img2img.recipe import names
 
-    have = {int(name.rsplit(".x", 1)[1]): name for name in names("weights", ".safetensors", f"{DEFAULT_UPSCALER}.x*")}
+    found = {name.rsplit(".x", 1)[1]: name for name in names("weights", ".safetensors", f"{DEFAULT_UPSCALER}.x*")}
+    have = {int(scale): name for scale, name in found.items() if scale.isdecimal()}
     if not have:
         raise ValueError(
             "no upscaler is installed under weights/; train one (img2img train fast ...) or name one with --model"
@@ -197,7 +198,7 @@ def train(
                 paired=page.task == "paired",
                 unpaired=page.task in ("unpaired", "contrastive"),
             )
-            if f.severity != "note"
+            if f.severity != "note" and not f.skipped
         ]
         for finding in findings[:20]:
             print(finding, file=sys.stderr)  # noqa: T201 (a training run speaks on stderr)

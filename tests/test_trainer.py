@@ -415,3 +415,17 @@ def test_seeds_of_places():
 
 def test_an_interrupted_wait_leaves_no_process():
     assert not [child for child in multiprocessing.active_children() if child.is_alive()], os.getpid()
+
+
+def test_corrupt_files_are_named_once_skipped_and_counted(options, folders, tmp_path, capsys):
+    import shutil
+
+    data = tmp_path / "damaged"
+    shutil.copytree(folders["translator"][0], data)
+    for name in ("0.png", "1.png"):
+        (data / "B" / name).write_bytes((data / "B" / name).read_bytes()[:60])
+    run = options("translator", "run", "train.images=4") | {"data": data, "doctor": True}
+    img2img.train(**run)
+    said = capsys.readouterr().err
+    assert [said.count(f"B/{name}:") for name in ("0.png", "1.png", "2.png", "3.png")] == [1, 1, 0, 0]
+    assert said.count("2 of 4 images cannot be read and are left out") == 1

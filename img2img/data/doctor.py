@@ -41,12 +41,16 @@ EXIF_ORIENTATION = 274
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, as one line: `severity: path: what; mend`."""
+    """One thing that is wrong, as one line: `severity: path: what; mend`.
+
+    ``skipped``: training leaves the file out, and names it when it does.
+    """
 
     path: Path
     severity: Literal["error", "warning", "note"]
     what: str
     mend: str
+    skipped: bool = False
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.path}: {self.what}; {self.mend}"
@@ -243,7 +247,7 @@ def _single(images: list[_Seen], minimum: int, halves: int) -> Iterator[Finding]
     for seen in images:
         width = seen.width // halves
         if seen.trouble:
-            yield Finding(seen.path, "error", seen.trouble, "fetch it again, or remove it")
+            yield Finding(seen.path, "error", seen.trouble, "fetch it again, or remove it", skipped=True)
             continue
         if halves == 2 and seen.width % 2:
             what = f"{seen.width} pixels wide, so it has no two equal halves"
