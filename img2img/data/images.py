@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ class Images:
         self.size, self.flip = size, flip
         folders = [folder] if isinstance(folder, str | Path) else folder
         files = [path for each in folders for path in files_in(each)]
-        self.images = stored(files, channels, f"square{size}", lambda pixels: square(pixels, size))
+        self.images = squares(files, channels, size)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,6 +75,78 @@ class Planes(Store):
                     np.save(temporary, pixels)
             self.stored.append(target)
             self.files.append(path)
+
+
+class Packed(Store):
+    """As `Store`, for many small images: all in one memory map, which is made anew when a file is added or changed.
+
+    A file each would cost a flush to the disk and an open file an image.
+
+    Args:
+        files: image files.
+        channels: 1 (grey) or 3 (RGB).
+        size: side in pixels that the largest centred square of each is brought to.
+    """
+
+    def __init__(self, files: list[Path], channels: int, size: int) -> None:
+        super().__init__([])
+        facts = [
+            (os.path.abspath(path), found.st_size, found.st_mtime_ns) for path in files for found in (os.stat(path),)
+        ]
+        key = hashlib.sha256(json.dumps([facts, channels, size]).encode()).hexdigest()[:32]
+        self.path = fetch.cache() / "packed" / f"{key}.npy"
+        places = self.path.with_suffix(".places.npy")
+        if not (self.path.is_file() and places.is_file()):
+            self._pack(files, channels, size, places)
+        kept = np.load(places)
+        self.files = [files[place] for place in kept]
+        self.skipped = (
+            [path for path in files if path not in known] if len(known := set(self.files)) < len(files) else []
+        )
+        self._pixels: np.ndarray | None = None
+
+    def _pack(self, files: list[Path], channels: int, size: int, places: Path) -> None:
+        kept = []
+        with atomic(self.path) as temporary:
+            pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), size, size, channels))
+            for place, path in enumerate(
+                tqdm(files, desc=f"pack {size} x {size}", unit="image", disable=None, leave=False)
+            ):
+                try:
+                    pixels[len(kept)] = square(rgb(path, channels), size)
+                except (ValueError, cv2.error) as error:
+                    line = str(error) if isinstance(error, picture.UnreadableImage) else f"{path}: {error}"
+                    tqdm.write(f"{' '.join(line.split())} (skipped)", file=sys.stderr)
+                    continue
+                kept.append(place)
+            pixels.flush()
+        with atomic(places) as temporary:
+            np.save(temporary, np.array(kept, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self.files):
+            raise IndexError(f"image {index} of {len(self.files)}")
+        if self._pixels is None:
+            self._pixels = np.load(self.path, mmap_mode="r")
+        return self._pixels[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memory map is a copy of its pixels; a worker opens its own.
+        return self.__dict__ | {"_open": {}, "_pixels": None}
+
+
+SMALL = 64
+"""Side in pixels up to which images are packed: beyond it they are few, and each has a file of its own."""
+
+
+def squares(files: list[Path], channels: int, size: int) -> Store:
+    """Return the largest centred squares of image files, brought to ``size``; small ones `Packed`."""
+    if size <= SMALL and channels in (1, 3) and not any(path.suffix.lower() == ".npy" for path in files):
+        return Packed(files, channels, size)
+    return stored(files, channels, f"square{size}", lambda pixels: square(pixels, size))
 
 
 def planes(path: Path, channels: int) -> np.ndarray:

@@ -1,0 +1,131 @@
+"""Images with classes, and beside them images of another domain that have none."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from img2img.data.images import files_in, signed, squares
+
+
+class Labelled:
+    """``real`` (C, size, size) in [-1, 1] and its class ``label``, a whole number () from 0.
+
+    Args:
+        folder: with a folder a class, numbered as their names sort; or with labels.csv (columns file and label).
+        size: side in pixels; of each image the largest centred square counts.
+        channels: 1 (grey) or 3 (RGB).
+        flip: mirror half of the images.
+        classes: how many there must be; 0 for as many as there are.
+
+    Raises:
+        ValueError: no classes in the folder, or another number of them.
+
+    Attributes:
+        names: of the classes, in the order of their numbers.
+        labels: of all images, (N,).
+    """
+
+    def __init__(
+        self, folder: str | Path, size: int, channels: int = 1, *, flip: bool = False, classes: int = 0
+    ) -> None:
+        files, names = labels_in(folder)
+        self.names = sorted(set(names))
+        if classes and len(self.names) != classes:
+            shown = ", ".join(self.names[:3])
+            raise ValueError(
+                f"{folder}: holds {len(self.names)} classes ({shown}, ...), the page knows {classes}; "
+                "set classes of its networks"
+            )
+        self.flip = flip
+        self.images = squares(files, channels, size)
+        known = dict(zip(files, names, strict=True))
+        numbers = {name: place for place, name in enumerate(self.names)}
+        self.labels = torch.tensor([numbers[known[path]] for path in self.images.files], dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return image ``index``, perhaps mirrored, and its class."""
+        mirror = bool(self.flip and rng.random() < 0.5)
+        return {"real": signed(self.images[index], mirror), "label": self.labels[index].clone()}
+
+
+class Adaptation:
+    """Labelled images of one domain, images of another: ``source``, ``label``, ``target``, both in [-1, 1].
+
+    In training ``target`` is drawn at random whatever ``source`` is, and its class is never looked at. In validation
+    the classes of targets are known too, ``target_label``: the target's folder must then hold classes as the source's.
+
+    Args:
+        folders: the source's, with classes (see `Labelled`), and the target's.
+        size: side in pixels.
+        channels: of the target. input_channels: of the source; 0 for as many.
+        classes: as in `Labelled`.
+        flip: mirror half of the images, each side by itself.
+        validation: nothing is random, and targets have labels.
+
+    Raises:
+        ValueError: not two folders, or one without classes where they are needed.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        size: int,
+        channels: int = 3,
+        *,
+        input_channels: int = 0,
+        classes: int = 0,
+        flip: bool = False,
+        validation: bool = False,
+    ) -> None:
+        if len(folders) != 2:
+            raise ValueError(f"adaptation needs two folders, labelled source and target, not {len(folders)}")
+        source, target = folders
+        self.validation, self.flip = validation, flip and not validation
+        self.source = Labelled(source, size, input_channels or channels, flip=self.flip, classes=classes)
+        self.labelled = Labelled(target, size, channels, classes=len(self.source.names)) if validation else None
+        self.targets = self.labelled.images if self.labelled else squares(files_in(target), channels, size)
+        if not len(self.targets):
+            raise ValueError(f"{target}: no readable image in it")
+
+    def __len__(self) -> int:
+        return max(len(self.source), len(self.targets))
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return a labelled source image and a target image."""
+        found = self.source.item(index % len(self.source), rng)
+        other = index % len(self.targets) if self.validation else int(rng.integers(len(self.targets)))
+        mirror = bool(self.flip and rng.random() < 0.5)
+        item = {"source": found["real"], "label": found["label"], "target": signed(self.targets[other], mirror)}
+        return item | ({"target_label": self.labelled.labels[other].clone()} if self.labelled else {})
+
+
+def labels_in(folder: str | Path) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder and the name of each one's class.
+
+    Raises:
+        ValueError: there is no such folder, no class in it, or a line of labels.csv that does not fit.
+    """
+    folder = Path(folder)
+    table = folder / "labels.csv"
+    if not table.is_file():
+        files = files_in(folder)
+        names = [path.relative_to(folder).parts[0] for path in files]
+        if loose := [path for path in files if path.parent == folder]:
+            raise ValueError(
+                f"{loose[0]}: belongs to no class; put images into one folder a class, or write labels.csv (file,label)"
+            )
+        return files, names
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"file", "label"} <= rows[0].keys():
+        raise ValueError(f"{table}: needs the columns file and label, and a line an image")
+    if missing := [row["file"] for row in rows if not (folder / row["file"]).is_file()]:
+        raise ValueError(f"{table}: {missing[0]!r} is no file; {len(missing)} of {len(rows)} are missing")
+    return [folder / row["file"] for row in rows], [str(row["label"]) for row in rows]
