@@ -37,13 +37,17 @@ class Term(NamedTuple):
 class Trial(NamedTuple):
     """What a system made of validation data, all (N, C, H, W) in its span; None where there is no such thing.
 
-    ``target`` is what the output should be, sample by sample; ``real`` what outputs should be like as a set.
+    ``target`` is what the output should be, sample by sample; ``real`` what outputs should be like as a set. Not images
+    are ``label``, the class that each output should show, (N,), and ``right``, (N,), 1 where the system's own classifier
+    read an image of the batch right, else 0.
     """
 
     output: Tensor
     input: Tensor | None = None
     target: Tensor | None = None
     real: Tensor | None = None
+    label: Tensor | None = None
+    right: Tensor | None = None
 
 
 class System(nn.Module):
