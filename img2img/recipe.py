@@ -53,6 +53,16 @@ class Optimizer:
 
 
 @dataclass
+class Unroll:
+    """Steps that the discriminator takes ahead while the generator learns: how many, at which rate, by which rule."""
+
+    steps: int = 5
+    rate: float = 1e-3
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    betas: tuple[float, float] = (0.5, 0.999)
+
+
+@dataclass
 class Train:
     """The run: images to see in all, batch size, EMA decay and gradient clipping (0: none), lengths in images.
 
@@ -99,7 +109,15 @@ BOUNDS = {
     "validate.images": (0, math.inf),
     "validate.size": (16, 65536),
 }
-SECTIONS = {"data": Data, "train": Train, "validate": Validate}
+SECTIONS = {"data": Data, "train": Train, "unroll": Unroll, "validate": Validate}
+TERMS = {
+    "penalty": ("penalty", ("weight", "every")),
+    "weight_penalty": ("weight_penalty", ("weight", "every", "on")),
+    "matching": ("matching", ("weight",)),
+    "augment": ("augment_critic", ()),
+    "fidelity": ("fidelity", ("weight", "every", "on")),
+}
+"""Lists of parts on a page: the registry's table, and what the page says of each besides the part's own options."""
 
 
 @dataclass
@@ -116,6 +134,11 @@ class Recipe:
     optimizer: dict = field(default_factory=dict)
     adversarial: dict | None = None
     penalty: list[dict] = field(default_factory=list)
+    weight_penalty: list[dict] = field(default_factory=list)
+    matching: list[dict] = field(default_factory=list)
+    augment: list[dict] = field(default_factory=list)
+    unroll: Unroll | None = None
+    consensus: float | None = None
     fidelity: list[dict] = field(default_factory=list)
     clip_weights: dict[str, float] = field(default_factory=dict)
     init: dict[str, str] = field(default_factory=dict)
@@ -182,10 +205,20 @@ class Recipe:
             raise ValueError(f"{where}: neither 'adversarial' nor 'fidelity' says what to learn")
         if self.adversarial is not None:
             _spec("adversarial", self.adversarial, f"{where}: adversarial", extra=("weight",))
-        for item in self.penalty:
-            _spec("penalty", item, f"{where}: penalty", extra=("weight", "every"))
-        for item in self.fidelity:
-            _spec("fidelity", item, f"{where}: fidelity", extra=("weight", "every", "on"))
+        for key, (kind, extra) in TERMS.items():
+            for item in getattr(self, key):
+                _spec(kind, item, f"{where}: {key}", extra)
+        for item in self.weight_penalty:
+            if (on := item.get("on", "generator")) not in self.networks:
+                raise ValueError(f"{where}: weight_penalty.on = {on!r} is no network{nearest(on, self.networks)}")
+        if self.adversarial is None:
+            for key in ("matching", "augment", "unroll", "consensus"):
+                if getattr(self, key):
+                    raise ValueError(f"{where}: {key!r} is part of a game; it needs 'adversarial'")
+        if self.consensus is not None and self.consensus <= 0:
+            raise ValueError(f"{where}: consensus must be over 0")
+        if self.unroll and not (1 <= self.unroll.steps <= 100 and self.unroll.rate > 0):
+            raise ValueError(f"{where}: unroll.steps must be 1 to 100, and unroll.rate over 0")
         if self.data.degradation is not None:
             _spec("degradation", self.data.degradation, f"{where}: data.degradation")
         if self.data.augment is not None:

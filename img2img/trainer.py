@@ -21,7 +21,7 @@ from img2img.adversarial.stabilize import EMA, clip_weights
 from img2img.alarms import Alarm, Alarms
 from img2img.data.stream import stream, together
 from img2img.evaluation import Judge, is_better
-from img2img.recipe import Optimizer, Recipe
+from img2img.recipe import TERMS, Optimizer, Recipe
 from img2img.systems.system import System, Trial, build, initialise
 
 ROLLBACKS = 3
@@ -259,7 +259,7 @@ class Trainer:
     def _advance(self, batches: dict[str, Iterator[dict[str, Tensor]]]) -> dict[str, Tensor]:
         """Take one step of every phase; return the mean of every named loss."""
         found: dict[str, Tensor] = {}
-        self.system.advance(self.images, self.recipe.train.images)
+        self.system.advance(self.images)
         for phase, repeats in self.recipe.schedule.items():
             roles = self.system.roles(phase)
             for name, network in self.system.named_children():
@@ -275,6 +275,7 @@ class Trainer:
                     batch = self._to_device(next(batches[phase]))
                     with engine.autocast(self.device, self.dtype):
                         losses = self.system.losses(phase, batch, self.step)
+                        losses |= self.system.weight_terms(phase, self.step)
                     means = {
                         name: value.float().mean() / self.recipe.train.accumulate for name, value in losses.items()
                     }
@@ -380,7 +381,8 @@ class Trainer:
             raise ValueError(f"{path}: holds weights only (no {sorted(missing)[0]}), so no run can go on from it")
         theirs, mine = Recipe.parse(header["recipe"], str(path)), self.recipe
         # Lengths and logging may change between runs; what shapes the game may not.
-        for key in ("networks", "schedule", "adversarial", "penalty", "fidelity", "data", "clip_weights", "optimizer"):
+        shaping = ("networks", "schedule", "adversarial", *TERMS, "unroll", "consensus", "data", "clip_weights")
+        for key in (*shaping, "optimizer"):
             if getattr(theirs, key) != getattr(mine, key):
                 raise ValueError(
                     f"{self.out}: holds a run with another '{key}'; choose another --out, or drop the --set for it"

@@ -127,7 +127,7 @@ def test_checked_refuses(value, hint, words):
         {"type": "fast", "depth": -1},
         {"type": "unet", "width": 2, "depth": 10**12},
         {"type": "unet", "width": 2, "depth": -1},
-        {"type": "unet", "width": 2, "depth": 1},
+        {"type": "unet", "width": 2, "depth": 100},
         {"type": "unet", "width": 10**9},
         {"type": "unet", "size": 65536 * 2 + 1},
         {"type": "unet", "width": 2, "dropout": 2.0},

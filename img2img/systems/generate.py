@@ -15,14 +15,16 @@ class Generate(System):
     """The generator makes samples from latents (N, latent), the discriminator tells them from ``real`` (N, C, H, W)."""
 
     verb = "synthesize"
+    simultaneous = True
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two halves of the game."""
-        real = batch["real"]
+        real, critic = batch["real"], self.discriminator
         fake = self.fake(phase, batch, lambda: self.generator(self.latents(len(real), real.device)))
+        found = self.field_terms(critic, real, lambda: self.generator(self.latents(len(real), real.device)))
         if phase == "discriminator":
-            return self.discriminator_terms(self.discriminator, real, fake, step)
-        return self.generator_terms(self.discriminator, real, fake)
+            return self.discriminator_terms(critic, real, fake, step) | found
+        return self.generator_terms(critic, real, fake) | found
 
     def latents(self, count: int, device: torch.device) -> Tensor:
         """Draw latents (N, latent) from torch's generator."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from img2img import checkpoint
-from img2img.recipe import Recipe, locate
+from img2img.adversarial.dynamics import borrowed, consensus, unroll
+from img2img.recipe import TERMS, Recipe, locate
 from img2img.registry import bounded, lookup, part
 
 Critic = Callable[[Tensor], Tensor]
@@ -50,6 +51,25 @@ class Trial(NamedTuple):
     right: Tensor | None = None
 
 
+class Judgement(nn.Module):
+    """A critic as a module that holds the network behind it, so that it can run on other weights of that network.
+
+    Args:
+        network: a discriminator, or several; for the other player, a generator.
+        call: what runs it.
+    """
+
+    def __init__(self, network: nn.Module, call: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        # Wrapped: a module would be registered twice, and its weights not come back when others were lent to it.
+        self.call = lambda *inputs: call(*inputs)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return what ``call`` does."""
+        return self.call(*inputs)
+
+
 class System(nn.Module):
     """A game as a recipe describes it.
 
@@ -63,6 +83,7 @@ class System(nn.Module):
         span: range of its images.
         learners: roles that learn together in a phase; elsewhere a phase is the role that learns in it.
         comparisons: what a page's fidelity terms can compare (their ``on``); the first is the default.
+        simultaneous: whether its game is played as one vector field, as a page's ``consensus`` needs.
     """
 
     inference: tuple[str, ...] = ("generator",)
@@ -70,6 +91,7 @@ class System(nn.Module):
     span: tuple[float, float] = (-1.0, 1.0)
     learners: dict[str, tuple[str, ...]] = {}
     comparisons: tuple[str, ...] = ("output",)
+    simultaneous: bool = False
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -87,6 +109,16 @@ class System(nn.Module):
         self.adversarial_weight = float(spec.pop("weight", 1.0))
         self.adversarial = part("adversarial", spec) if spec else None
         self.penalties = [Term.build("penalty", item) for item in recipe.penalty]
+        self.matching = [Term.build("matching", item) for item in recipe.matching]
+        # Their state is part of the checkpoint, as that of the adversarial loss.
+        self.augment = nn.Sequential(*(part("augment_critic", item) for item in recipe.augment))
+        self.weight_penalties = []
+        for item in recipe.weight_penalty:
+            watched = getattr(self, item.get("on", "generator"))
+            self.weight_penalties.append(Term.build("weight_penalty", item, on="generator", module=watched))
+        self.watchers = nn.ModuleList(t.function for t in self.weight_penalties if isinstance(t.function, nn.Module))
+        if recipe.consensus and not self.simultaneous:
+            raise ValueError(f"{recipe.name}: 'consensus' is not for the task {recipe.task}; use it in generate")
         self.fidelity = [
             Term.build("fidelity", item, on=self.comparisons[0], range=self.span) for item in recipe.fidelity
         ]
@@ -144,11 +176,11 @@ class System(nn.Module):
         self._made[name] = (batch, found.detach())
         return found
 
-    def advance(self, images: int, total: int) -> None:
-        """Tell every part that changes over the run how far it is: of ``total`` images ``images`` were seen."""
+    def advance(self, images: int) -> None:
+        """Tell every part that changes over the run how many training images were seen."""
         for module in self.modules():
             if hasattr(module, "set_progress"):
-                module.set_progress(images, total)
+                module.set_progress(images)
 
     def observe(self, name: str, value: Tensor) -> None:
         """Have the mean of some numbers logged that nothing minimises."""
@@ -157,7 +189,7 @@ class System(nn.Module):
 
     def discriminator_terms(self, critic: Critic, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         """Return the discriminator's adversarial loss and its penalties, each (N,)."""
-        fake = fake.detach()
+        fake, critic = fake.detach(), self.seen_by(critic)
         # In float32: under autocast the exponentials would run in the logits' few bits.
         scores = critic(real).float(), critic(fake).float()
         # Whatever the loss, a useful discriminator puts what is real above what is not; chance is 0.5.
@@ -166,10 +198,18 @@ class System(nn.Module):
         for term in self.penalties:
             if step % term.every == 0:
                 found[term.name] = term.weight * term.every * term.function(critic, real, fake)
+        for module in self.augment:
+            if hasattr(module, "update"):
+                module.update(scores[0])
+                self.observe("augment", module.p)
+        if hasattr(self.adversarial, "convergence"):
+            self.observe("convergence", self.adversarial.convergence)
         return found
 
     def generator_terms(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Return the generator's adversarial loss, (N,)."""
+        """Return the generator's adversarial loss and the distances of the discriminator's features, each (N,)."""
+        found = self.matching_terms(critic, real, fake)
+        critic = self.ahead(self.seen_by(critic), real, fake)
         scores = critic(fake).float()
         reference = scores.detach()
         with torch.no_grad():
@@ -180,7 +220,69 @@ class System(nn.Module):
                 spread = [images.float().std(0).mean() for images in (fake, real)]
                 # A small batch may hold one real image twice.
                 self.observe("diversity", (spread[0] / spread[1].clamp(min=1e-6)).clamp(max=2))
-        return {"adversarial": self.adversarial_weight * per_sample(self.adversarial.generator(reference, scores))}
+        loss = self.adversarial_weight * per_sample(self.adversarial.generator(reference, scores))
+        return {"adversarial": loss} | found
+
+    def seen_by(self, critic: Critic) -> Critic:
+        """Return a critic of images as the discriminator sees them: changed as the page's ``augment`` says.
+
+        Where a critic sees an input beside what it judges, only the latter changes: choose what keeps places.
+        """
+        return (lambda images: critic(self.augment(images))) if len(self.augment) else critic
+
+    def matching_terms(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Return the page's terms on the discriminator's features, each (N,).
+
+        Raises:
+            ValueError: the critic has no method ``features``.
+        """
+        if self.matching and not hasattr(critic, "features"):
+            raise ValueError(f"{self.recipe.name}: matching needs a discriminator that gives its features")
+        return {
+            term.name: term.weight * term.function(lambda x: critic.features(self.augment(x)), real, fake)
+            for term in self.matching
+        }
+
+    def ahead(self, critic: Critic, real: Tensor, fake: Tensor) -> Critic:
+        """Return the critic as it would be after the page's ``unroll`` steps against these fakes."""
+        plan = self.recipe.unroll
+        if plan is None:
+            return critic
+        judge = Judgement(self.discriminator, critic)
+
+        def loss(network: Critic) -> Tensor:
+            return self.adversarial.discriminator(network(real), network(fake)).mean()
+
+        weights = unroll(
+            judge, loss, steps=plan.steps, rate=plan.rate, optimizer=plan.optimizer, betas=tuple(plan.betas)
+        )
+        return borrowed(judge, weights)
+
+    def field_terms(self, critic: Critic, real: Tensor, make: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """Return the page's ``consensus``: the length of the game's vector field, the same for all samples, (N,).
+
+        Args:
+            critic: as in the other terms. real: (N, C, H, W).
+            make: makes the fakes with ``self.generator``.
+        """
+        if not self.recipe.consensus:
+            return {}
+        players = Judgement(self.discriminator, self.seen_by(critic)), Judgement(self.generator, make)
+
+        def game(discriminator: Critic, generator: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+            scores = discriminator(real), discriminator(generator())
+            return self.adversarial.discriminator(*scores).mean(), self.adversarial.generator(*scores).mean()
+
+        return {"consensus": self.recipe.consensus * consensus(game, *players).expand(len(real))}
+
+    def weight_terms(self, phase: str, step: int) -> dict[str, Tensor]:
+        """Return the page's penalties on the weights that learn in a phase, scalars."""
+        roles = self.roles(phase)
+        return {
+            term.name: term.weight * term.every * term.function(getattr(self, term.on))
+            for term in self.weight_penalties
+            if term.on in roles and step % term.every == 0
+        }
 
     def fidelity_terms(self, output: Tensor, target: Tensor, step: int, on: str | None = None) -> dict[str, Tensor]:
         """Return the page's weighted distances for one of the ``comparisons``, each (N,)."""
@@ -261,9 +363,10 @@ def restore(path: str, device: str = "cpu") -> System:
     # What only training needs is not built: a perceptual term would fetch its network.
     roles = lookup("task", recipe.task).inference
     networks = {role: spec for role, spec in recipe.networks.items() if role in roles}
+    training: dict[str, Any] = {key: [] for key in TERMS} | {"adversarial": None, "unroll": None, "consensus": None}
     try:
         with bounded(Path(path).stat().st_size):
-            system = build(replace(recipe, networks=networks, adversarial=None, penalty=[], fidelity=[]))
+            system = build(replace(recipe, networks=networks, **training))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     system.recipe = recipe

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.nn.functional import softplus
 
 from img2img.recipe import Recipe
 from img2img.systems.system import build, per_sample
@@ -32,7 +33,8 @@ def system_of(page):
 
 def gradients(system, loss):
     found = {}
-    for role, network in system.named_children():
+    for role in system.recipe.networks:
+        network = getattr(system, role)
         grads = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True, allow_unused=True)
         found[role] = sum(grad.abs().sum().item() for grad in grads if grad is not None)
     return found
@@ -101,3 +103,157 @@ def test_per_sample():
     assert per_sample(values).tolist() == [2.5, 8.5] and per_sample(values).dtype == torch.float32
     assert per_sample(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
     assert per_sample(torch.tensor([[1.0], [2.0]])).tolist() == [1, 2]
+
+
+def point_game(**more):
+    """Return a page whose players are linear: one number is drawn, and judged by w x."""
+    return {
+        "name": "points",
+        "task": "generate",
+        "schedule": {"discriminator": 1, "generator": 1},
+        "networks": {
+            "generator": {"type": "mlp_generator", "latent": 2, "depth": 0, "bounded": False},
+            "discriminator": {"type": "mlp_discriminator", "width": 3},
+        },
+        "adversarial": {"type": "logistic"},
+        "data": {"size": 1, "channels": 1},
+    } | more
+
+
+def points(count=5):
+    return {"real": torch.randn(count, 1, 1, 1, generator=torch.Generator().manual_seed(3))}
+
+
+def test_both_players_see_what_augmentation_makes_of_images():
+    system = system_of(point_game(augment=[{"type": "instance_noise", "sigma": 1000.0, "images": 10}]))
+    batch, seen = points(), []
+    system.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    for phase, views in (("discriminator", 2), ("generator", 1)):
+        seen.clear()
+        system.losses(phase, batch, 0)
+        assert len(seen) == views and all(images.std() > 100 for images in seen)
+    system.advance(10)
+    seen.clear()
+    system.losses("discriminator", batch, 0)
+    assert torch.equal(seen[0], batch["real"]), "the noise fades with the images seen"
+
+
+def test_adaptive_augmentation_is_steered_by_the_real_logits():
+    page = point_game(augment=[{"type": "ada", "images": 100, "policy": ["flip"], "p": 0.5}])
+    for bias, expected in ((50.0, 0.55), (-50.0, 0.45)):
+        system = system_of(page).train()
+        with torch.no_grad():
+            system.discriminator.head.linear.bias.fill_(bias)
+        system.losses("discriminator", points(), 0)
+        assert system.augment[0].p.item() == pytest.approx(expected)
+        assert system.seen["augment"] == pytest.approx(expected)
+        assert "augment.0.p" in system.state_dict()
+
+
+def test_matching_compares_the_discriminators_features():
+    system = system_of(point_game(matching=[{"type": "feature_matching", "weight": 2.0}]))
+    batch = points()
+    terms = system.losses("generator", batch, 0)
+    assert terms["feature_matching"].shape == (5,) and "feature_matching" not in system.losses(
+        "discriminator", batch, 0
+    )
+    torch.manual_seed(7)
+    fake = system.generator(system.latents(5, torch.device("cpu")))
+    torch.manual_seed(7)
+    found = system.losses("generator", batch, 0)["feature_matching"]
+    apart = system.discriminator.features(batch["real"]).mean(0) - system.discriminator.features(fake).mean(0)
+    torch.testing.assert_close(found, (2 * apart.square().sum()).expand(5))
+
+
+def test_weight_penalties_count_where_their_network_learns():
+    page = point_game(
+        weight_penalty=[
+            {"type": "orthogonal", "weight": 3.0, "every": 2, "diagonal": True, "on": "discriminator"},
+            {"type": "historical_average"},
+        ]
+    )
+    system = system_of(page).train()
+    assert set(system.weight_terms("generator", 0)) == {"historical_average"}
+    found = system.weight_terms("discriminator", 0)
+    square = torch.zeros(())
+    for layer in (system.discriminator.layers[0], system.discriminator.layers[2], system.discriminator.head.linear):
+        product = layer.weight @ layer.weight.T
+        square = square + (product - torch.eye(len(product))).square().sum()
+    torch.testing.assert_close(found["discriminator_orthogonal"], 6 * square)
+    assert not system.weight_terms("discriminator", 1)
+    with torch.no_grad():
+        for parameter in system.generator.parameters():
+            parameter.add_(2)
+    moved = system.weight_terms("generator", 1)["historical_average"].item()
+    count = sum(parameter.numel() for parameter in system.generator.parameters())
+    assert moved == pytest.approx(count, rel=1e-5), "each weight is 1 from the mean of where it was and where it is"
+    assert "watchers.0.mean" in system.state_dict()
+
+
+def test_the_unrolled_generator_plays_against_the_discriminator_to_come():
+    """One step of plain gradient descent ahead, taken by an optimizer on a copy."""
+    system = system_of(point_game(unroll={"steps": 1, "rate": 0.5}))
+    batch = points()
+    torch.manual_seed(7)
+    found = system.losses("generator", batch, 0)["adversarial"]
+    torch.manual_seed(7)
+    fake = system.generator(system.latents(5, torch.device("cpu")))
+    later = copy.deepcopy(system.discriminator)
+    loss = (softplus(-later(batch["real"])) + softplus(later(fake.detach()))).mean()
+    loss.backward()
+    torch.optim.SGD(later.parameters(), 0.5).step()
+    torch.testing.assert_close(found, softplus(-later(fake)).flatten())
+    short = torch.autograd.grad(softplus(-later(fake)).mean(), list(system.generator.parameters()))
+    whole = torch.autograd.grad(found.mean(), list(system.generator.parameters()))
+    assert not torch.allclose(short[0], whole[0]), "the generator's gradient takes in how the discriminator answers"
+    assert all(parameter.grad is None for parameter in system.discriminator.parameters())
+
+
+def test_consensus_is_half_the_squared_length_of_both_gradients():
+    system = system_of(point_game(consensus=4.0))
+    batch = points()
+    for phase in ("discriminator", "generator"):
+        torch.manual_seed(7)
+        system.fake(phase, batch, lambda: system.latents(5, torch.device("cpu")))  # the draw that comes first
+        fake = system.generator(system.latents(5, torch.device("cpu")))
+        torch.manual_seed(7)
+        found = system.losses(phase, batch, 0)["consensus"]
+        d = (softplus(-system.discriminator(batch["real"])) + softplus(system.discriminator(fake))).mean()
+        g = softplus(-system.discriminator(fake)).mean()
+        length = sum(
+            gradient.square().sum()
+            for loss, player in ((d, system.discriminator), (g, system.generator))
+            for gradient in torch.autograd.grad(loss, list(player.parameters()), retain_graph=True)
+        )
+        torch.testing.assert_close(found, (2 * length).expand(5))
+        gradients = torch.autograd.grad(found.mean(), list(getattr(system, phase).parameters()))
+        assert sum(gradient.abs().sum() for gradient in gradients) > 0
+
+
+def test_what_does_not_fit_together_is_refused(games):
+    with pytest.raises(ValueError, match="'consensus' is not for the task paired"):
+        system_of(games["translator"] | {"consensus": 1.0})
+    with pytest.raises(ValueError, match="'orthogonal' has no option 'wieght'|orthogonal has no option 'wieght'"):
+        Recipe.parse(point_game(weight_penalty=[{"type": "orthogonal", "wieght": 1.0}]))
+    with pytest.raises(ValueError, match="weight_penalty.on = 'generatr' is no network; did you mean 'generator'"):
+        Recipe.parse(point_game(weight_penalty=[{"type": "orthogonal", "on": "generatr"}]))
+    with pytest.raises(ValueError, match=r"unroll: unknown key 'step'; did you mean 'steps'"):
+        Recipe.parse(point_game(unroll={"step": 3}))
+    with pytest.raises(ValueError, match=r"unroll.steps must be 1 to 100"):
+        Recipe.parse(point_game(unroll={"steps": 0}))
+    with pytest.raises(ValueError, match="consensus must be over 0"):
+        Recipe.parse(point_game(consensus=-1.0))
+    alone = games["upscaler"] | {"augment": [{"type": "ada"}], "adversarial": None, "schedule": {"generator": 1}}
+    with pytest.raises(ValueError, match="'augment' is part of a game; it needs 'adversarial'"):
+        Recipe.parse(alone)
+
+
+def test_the_convergence_of_began_is_logged():
+    page = point_game(adversarial={"type": "began"})
+    page["networks"]["discriminator"] = {"type": "autoencoder_discriminator", "width": 2, "hidden": 3, "error": "l1"}
+    page["networks"]["generator"] |= {"bounded": True}
+    page["data"] = {"size": 8, "channels": 1}
+    system = system_of(page).train()
+    real = torch.rand(4, 1, 8, 8)
+    system.losses("discriminator", {"real": real}, 0)
+    assert system.seen["convergence"] >= -system.discriminator(real).mean() * 0.999
