@@ -117,19 +117,33 @@ def translate(
 
 
 def synthesize(
-    model: str | Path, *, count: int = 1, seed: int = 0, device: str | None = None, precision: str | None = None
+    model: str | Path,
+    *,
+    count: int = 1,
+    seed: int = 0,
+    device: str | None = None,
+    precision: str | None = None,
+    **controls: Any,
 ) -> list:
     """Return ``count`` Pillow images drawn from a trained generator; the same seed gives the same images.
 
+    Args:
+        model: a weight's name, file or run folder.
+        count: how many.
+        seed: of what is random in them.
+        device: None for the best here.
+        precision: None for bf16 where it is native, else fp32.
+        controls: what the model lets one choose, e.g. ``label=7``.
+
     Raises:
-        ValueError: an unknown model, or one that does not make images of noise.
+        ValueError: an unknown model or control, or one that does not make images of noise.
     """
-    return _cached(model, device, precision).sample(count, seed=seed)
+    return _cached(model, device, precision, **controls).sample(count, seed=seed)
 
 
 def train(
     recipe: str | Path,
-    data: str | Path | list[str | Path],
+    data: str | Path | list[str | Path] | None,
     out: str | Path,
     *,
     validation: str | Path | list[str | Path] | None = None,
@@ -148,7 +162,7 @@ def train(
     Args:
         recipe: name or file.
         data: the training folder, or a list of two (A and B); folders with train/ and validation/ inside (as `prepare`
-            makes them) stand for both.
+            makes them) stand for both. None for a toy that is drawn from a formula (``data.toy``).
         out: the run folder.
         validation: images to validate on, folder by folder as in ``data``.
         images: how many images to see in all.
@@ -178,7 +192,9 @@ def train(
     page = read(recipe).override(set or {})
     if images:
         page = page.override({"train.images": images})
-    folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data])]
+    if data is None and not page.data.points:
+        raise ValueError(f"{page.name}: learns from images; name their folder (--data)")
+    folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data] if data else [])]
     held = None
     if validation is not None:
         held = [Path(each) for each in (validation if isinstance(validation, list | tuple) else [validation])]
@@ -187,7 +203,7 @@ def train(
         folders = [each / "train" for each in folders]
     elif len(folders) == 1 and all((folders[0] / f"test{side}").is_dir() for side in "AB"):
         held = folders  # trainA, trainB, testA, testB
-    if doctor and not (Path(out) / "last.safetensors").is_file() and os.environ.get("RANK", "0") == "0":
+    if doctor and folders and not (Path(out) / "last.safetensors").is_file() and os.environ.get("RANK", "0") == "0":
         minimum = page.data.size if page.task == "super_resolve" else 0
         findings = [
             f

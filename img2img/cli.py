@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("model", help="weight, run folder or file")
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
     found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--label", type=int, help="class to draw, where the model knows classes; default: all in turn")
     found.add_argument("-o", "--out", required=True, help="a .png for one sheet, else a folder for single images")
     runs(found)
 
@@ -90,10 +91,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("recipe", help="page, recipe file or checkpoint")
     found.add_argument(
         "--data",
-        required=True,
         nargs="+",
         metavar="FOLDER",
-        help="training images, or two folders A and B; folders with train/ and validation/ inside stand for both",
+        help="training images, or two folders A and B; folders with train/ and validation/ inside stand for both; "
+        "none for points drawn from a formula",
     )
     found.add_argument("--validation", nargs="+", metavar="FOLDER", help="images to validate on")
     found.add_argument("-o", "--out", required=True, help="the run folder")
@@ -196,7 +197,10 @@ def _folder(a: argparse.Namespace, model: str, controls: dict[str, Any], **optio
 def _synthesize(a: argparse.Namespace) -> None:
     from img2img.imaging.picture import Picture, write
 
-    images = img2img.synthesize(a.model, count=a.count, seed=a.seed, device=a.device, precision=a.precision)
+    controls = {key: value for key in ("label",) if (value := getattr(a, key)) is not None}
+    images = img2img.synthesize(
+        a.model, count=a.count, seed=a.seed, device=a.device, precision=a.precision, **controls
+    )
     if Path(a.out).suffix.lower() == ".png":
         from torchvision.transforms.functional import to_tensor
         from torchvision.utils import make_grid

@@ -22,18 +22,28 @@ def root(name: str) -> Path:
 
 @dataclass
 class Data:
-    """What the system sees: crop side in pixels, scale factor, channels, the degradation that makes inputs, flips."""
+    """What the system sees: crop side in pixels, scale factor, channels, the degradation that makes inputs, flips.
+
+    ``toy`` stands for a distribution whose modes are known; see `img2img.data.toys`.
+    """
 
     size: int = 64
     channels: int = 3
     input_channels: int = 0
     scale: int = 1
     degradation: dict | None = None
+    toy: Literal["", "ring-8", "grid-25", "stacked_digits"] = ""
     direction: Literal["ab", "ba"] = "ab"
     augment: dict | None = None
     flip: bool = True
     rotate: bool = False
     flat: float = 0.0
+
+
+    @property
+    def points(self) -> bool:
+        """Whether the data are points of a plane, drawn from a formula."""
+        return self.toy in ("ring-8", "grid-25")
 
 
 @dataclass
@@ -242,10 +252,14 @@ class Recipe:
                     f"{where}: {key} is {value}; it must be {low} or more"
                     + (f" and at most {high}" if high < math.inf else "")
                 )
-        if self.data.channels == 2 or self.train.ema == 1:
-            raise ValueError(
-                f"{where}: " + ("data.channels is 1 or 3" if self.data.channels == 2 else "train.ema must be below 1")
-            )
+        if self.train.ema == 1:
+            raise ValueError(f"{where}: train.ema must be below 1")
+        if self.data.points and (self.data.channels, self.data.size) != (2, 1):
+            raise ValueError(f"{where}: data.toy = {self.data.toy!r} makes points: set data.channels = 2, data.size = 1")
+        if self.data.channels == 2 and not self.data.points:
+            raise ValueError(f"{where}: data.channels is 1 or 3")
+        if self.data.toy == "stacked_digits" and self.data.channels != 3:
+            raise ValueError(f"{where}: stacked digits have data.channels = 3")
 
     def optimizer_for(self, phase: str, where: str = "recipe") -> Optimizer:
         """Return the optimizer's settings for one phase: the page's, overridden by the phase's own table."""

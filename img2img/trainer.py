@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -83,8 +82,8 @@ class Trainer:
         self.system = build(recipe)
         self.source = self.system.source(_paths(data))
         self.check = None
-        if validation and recipe.validate.metrics:
-            self.check = self.system.source(_paths(validation), validation=True)
+        if (validation or recipe.data.points) and recipe.validate.metrics:
+            self.check = self.system.source(_paths(validation or []), validation=True)
             if not len(self.check):
                 raise ValueError(f"{validation}: no readable image to validate on")
         self.judge = Judge(recipe.validate.metrics)

@@ -26,6 +26,18 @@ class _Seeded(Dataset):
         return self.source.item(index, np.random.default_rng((self.seed, number)))
 
 
+class _SeededWhole(_Seeded):
+    """Of a source with a method ``items``, which draws a whole batch at once: an item by itself would cost more."""
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, Tensor]:
+        numbers, indices = zip(*keys, strict=True)
+        return self.source.items(np.array(indices), np.random.default_rng((self.seed, numbers[0])))
+
+
+def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
+
+
 class _Order(Sampler):
     """Shuffled epochs without end, from image number ``start`` on; every epoch's order follows from seed and epoch."""
 
@@ -69,8 +81,10 @@ def stream(
             yield place * batch
             place += step
 
+    whole = hasattr(source, "items")
     loader = DataLoader(
-        _Seeded(source, seed),
+        (_SeededWhole if whole else _Seeded)(source, seed),
+        collate_fn=_as_it_is if whole else None,
         batch_sampler=_Order(len(source), batch, seed, numbers()),
         num_workers=workers,
         # Its own: an iterator draws a number when it starts, and a resumed run starts it at another step.

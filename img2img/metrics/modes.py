@@ -1,5 +1,7 @@
 """Mode collapse in numbers: how many of the things that there are do outputs show, and how evenly?"""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -56,13 +58,60 @@ def grid(side: int = 5, spacing: float = 2.0) -> Tensor:
     return torch.cartesian_prod(line, line)
 
 
-class Modes(ClassMetric):
-    """Number of classes that a network sees in outputs: of 10 by `modes[digits]`, of 1,000 by `modes[stacked_digits]`.
+class Mixture(NamedTuple):
+    """A mixture of Gaussians of equal weights in the plane.
 
-    Higher is better. See `class_modes`.
+    Attributes:
+        centres: (K, 2).
+        sigma: standard deviation of each along each axis.
+        extent: points lie in [-extent, extent].
+    """
+
+    centres: Tensor
+    sigma: float
+    extent: float
+
+    def points(self, images: Tensor) -> Tensor:
+        """Return the points (N, 2) that images (N, 2, 1, 1) in [0, 1] stand for."""
+        return (2 * images.flatten(1).double() - 1) * self.extent
+
+
+MIXTURES = {"ring-8": Mixture(ring(), 0.02, 3.0), "grid-25": Mixture(grid(), 0.05, 6.0)}
+"""The toys that papers count modes on: Metz et al. 2016's ring, VEEGAN's grid."""
+
+
+class ModeMetric(ClassMetric):
+    """What shows of the classes of a network, or of the modes of a mixture: `modes[ring-8]`.
 
     Args:
-        network: digits, stacked_digits, efficientnet_lite0 or inception.
+        network: digits, stacked_digits, efficientnet_lite0 or inception; or ring-8 or grid-25, for points as images
+            (N, 2, 1, 1) in [0, 1].
+    """
+
+    def __init__(self, network: str | nn.Module):
+        self.mixture = MIXTURES.get(network) if isinstance(network, str) else None
+        super().__init__("digits" if self.mixture else network)
+
+    def update(self, output: Tensor, reference: Tensor | None = None) -> None:
+        """Add outputs in [0, 1]."""
+        if self.mixture is None:
+            super().update(output, reference)
+        else:
+            self._outputs.append(self.mixture.points(output).cpu())
+
+    def near(self) -> tuple[int, float]:
+        """Return what `mixture_modes` says of the outputs."""
+        return mixture_modes(self.outputs, self.mixture.centres, self.mixture.sigma)
+
+
+class Modes(ModeMetric):
+    """Number of classes that a network sees in outputs: of 10 by `modes[digits]`, of 1,000 by `modes[stacked_digits]`.
+
+    Of points the number of modes: of 8 by `modes[ring-8]`, of 25 by `modes[grid-25]`. Higher is better. See
+    `class_modes`, `mixture_modes`.
+
+    Args:
+        network: digits, stacked_digits, efficientnet_lite0, inception, ring-8 or grid-25.
     """
 
     def __init__(self, *, network: str | nn.Module = "digits"):
@@ -70,6 +119,8 @@ class Modes(ClassMetric):
 
     def compute(self) -> float:
         """Return the number of classes."""
+        if self.mixture:
+            return float(self.near()[0])
         return float(class_modes(self.probabilities.argmax(1), self.probabilities.shape[1])[0])
 
 
@@ -90,11 +141,13 @@ class ModeDivergence(ClassMetric):
         return class_modes(self.probabilities.argmax(1), self.probabilities.shape[1])[1]
 
 
-class Confident(ClassMetric):
+class Confident(ModeMetric):
     """Share of outputs that a network takes for one class with confidence; higher is better.
 
+    Of points the share within three standard deviations of a mode ("high quality"): `confident[ring-8]`.
+
     Args:
-        network: digits, stacked_digits, efficientnet_lite0 or inception.
+        network: digits, stacked_digits, efficientnet_lite0, inception, ring-8 or grid-25.
         threshold: Probability of the likeliest class that counts as confidence.
     """
 
@@ -104,4 +157,6 @@ class Confident(ClassMetric):
 
     def compute(self) -> float:
         """Return the share, 0 to 1."""
+        if self.mixture:
+            return self.near()[1]
         return float((self.probabilities.amax(1) >= self.threshold).double().mean())

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from img2img.data.images import Images
 from img2img.data.stream import Source
+from img2img.data.toys import toy
+from img2img.metrics.modes import MIXTURES
+from img2img.recipe import Recipe
 from img2img.systems.system import System, Trial, only
 
 
@@ -16,6 +19,12 @@ class Generate(System):
 
     verb = "synthesize"
     simultaneous = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        if recipe.data.points:
+            extent = MIXTURES[recipe.data.toy].extent
+            self.span = (-extent, extent)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two halves of the game."""
@@ -40,10 +49,12 @@ class Generate(System):
         return {"": Trial(self.infer(self.latents(len(real), real.device)), real=real)}
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
-        """Return the images of a folder.
+        """Return the images of a folder, or the page's toy.
 
         Raises:
             ValueError: more than one folder.
         """
         data = self.recipe.data
+        if data.toy:
+            return toy(data.toy, folders, data.size)
         return Images(only(folders, self.recipe.name), data.size, data.channels, data.flip and not validation)

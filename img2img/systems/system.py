@@ -262,7 +262,8 @@ class System(nn.Module):
         """Return the page's ``consensus``: the length of the game's vector field, the same for all samples, (N,).
 
         Args:
-            critic: as in the other terms. real: (N, C, H, W).
+            critic: as in the other terms.
+            real: (N, C, H, W).
             make: makes the fakes with ``self.generator``.
         """
         if not self.recipe.consensus:
