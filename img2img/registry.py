@@ -14,8 +14,10 @@ from typing import Any
 
 TABLES: dict[str, dict[str, str]] = {
     "task": {
+        "conditional": "systems.conditional:Conditional",
         "contrastive": "systems.contrastive:Contrastive",
         "generate": "systems.generate:Generate",
+        "infogan": "systems.conditional:InfoGAN",
         "paired": "systems.paired:Paired",
         "super_resolve": "systems.super_resolve:SuperResolve",
         "unpaired": "systems.unpaired:Unpaired",
@@ -23,6 +25,7 @@ TABLES: dict[str, dict[str, str]] = {
     "network": {
         "autoencoder_discriminator": "networks.autoencoder:AutoencoderDiscriminator",
         "biggan_generator": "networks.biggan:BigGANGenerator",
+        "classifier": "networks.classifier:Classifier",
         "dcgan_discriminator": "networks.dcgan:DCGANDiscriminator",
         "dcgan_generator": "networks.dcgan:DCGANGenerator",
         "fast": "networks.fast:Fast",
@@ -75,6 +78,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "fidelity": {
         "charbonnier": "fidelity.pixel:charbonnier",
+        "cross_entropy": "fidelity.classification:cross_entropy",
         "l1": "fidelity.pixel:l1",
         "mse": "fidelity.pixel:mse",
         "patch_nce": "fidelity.contrastive:patch_nce",
@@ -91,6 +95,8 @@ TABLES: dict[str, dict[str, str]] = {
         "realistic": "data.degrade:Realistic",
     },
     "metric": {
+        "accuracy": "metrics.labels:Accuracy",
+        "assigned_accuracy": "metrics.labels:AssignedAccuracy",
         "confident": "metrics.modes:Confident",
         "coverage": "metrics.manifold:Coverage",
         "density": "metrics.manifold:Density",
@@ -110,6 +116,7 @@ TABLES: dict[str, dict[str, str]] = {
         "recall": "metrics.manifold:Recall",
         "ssim": "metrics.ssim:ssim",
         "structure": "metrics.structure:Structure",
+        "target_accuracy": "metrics.labels:TargetAccuracy",
     },
 }
 

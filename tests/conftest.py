@@ -84,6 +84,17 @@ def squares(tmp_path_factory, smooth):
     return folder
 
 
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory, smooth):
+    """Return a folder with train/ and validation/, each of ten classes with one image of 16 x 16 pixels."""
+    folder = tmp_path_factory.mktemp("classes")
+    for part in ("train", "validation"):
+        for place in range(10):
+            (folder / part / str(place)).mkdir(parents=True)
+            Image.fromarray(smooth(place, 16, 16)).save(folder / part / str(place) / "0.png")
+    return folder
+
+
 PAGES = {
     "upscaler": {
         "name": "upscaler",

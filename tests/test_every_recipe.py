@@ -17,6 +17,7 @@ from img2img.trainer import Trainer
 NAMES = names("models", ".toml")
 SIDE = {"upscale": 32, "translate": 32, "synthesize": 16}
 DATA = {"upscale": "photos", "translate": "pairs", "synthesize": "squares"}
+LABELLED = {"conditional": "classes", "infogan": "classes"}  # tasks that learn from other data than their verb's
 SMALL = {"width": 4, "blocks": 2, "hidden": 8, "latent": 6, "patches": 16}
 
 
@@ -58,7 +59,7 @@ def small(name):
 def trainer(request, tmp_path):
     def make(name):
         recipe = small(name)
-        folder = request.getfixturevalue(DATA[verb(recipe)])
+        folder = request.getfixturevalue(LABELLED.get(recipe.task, DATA[verb(recipe)]))
         folder = folder / "train" if (folder / "train").is_dir() else folder
         return Trainer(recipe, folder, tmp_path, device="cpu", precision="fp32", progress=False)
 
@@ -169,8 +170,10 @@ def test_bf16(name):
     torch.manual_seed(0)
     system = build(recipe).train()
     side, given = recipe.data.size, recipe.data.size // recipe.data.scale
-    batch = {name: torch.rand(2, 3, side, side) for name in ("real", "target", "a", "b")}
-    batch["input"] = torch.rand(2, 3, given, given)
+    channels = recipe.data.channels
+    batch = {name: torch.rand(2, channels, side, side) for name in ("real", "target", "a", "b")}
+    batch["input"] = torch.rand(2, channels, given, given)
+    batch["label"] = torch.tensor([1, 0])
     for phase in recipe.schedule:
         with torch.autocast("cpu", torch.bfloat16):
             found = system.losses(phase, batch, 0)

@@ -36,6 +36,8 @@ __all__ = [
 
 HIGHER_IS_BETTER = frozenset(
     {
+        "accuracy",
+        "assigned_accuracy",
         "confident",
         "coverage",
         "density",
@@ -47,6 +49,7 @@ HIGHER_IS_BETTER = frozenset(
         "psnr",
         "recall",
         "ssim",
+        "target_accuracy",
     }
 )
 """Metrics of which more is better; of all others less is."""
