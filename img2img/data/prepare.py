@@ -146,6 +146,54 @@ def idx(
         yield f"{part}/{names[label]}/{index:05}.png", lambda index=index: Image.fromarray(pixels[index])
 
 
+def blended(
+    folder: Path,
+    *,
+    images: str,
+    labels: str,
+    photos: str,
+    members: tuple[str, ...],
+    minimum: int = 0,
+    reduce: int = 1,
+    every: int = 6,
+    part: str = "train",
+    seed: int = 0,
+) -> Iterator[Item]:
+    """Grey images on patches of photographs, |patch - image|, a folder per class; after Ganin & Lempitsky 2014.
+
+    The paper, https://arxiv.org/abs/1409.7495, section 4, calls the digits that are made so MNIST-M.
+
+    Args:
+        folder: The unpacked source of the grey images.
+        images: The file of images, (N, H, W) uint8, in the IDX format.
+        labels: The file of labels, (N,) uint8.
+        photos: The name of the source of photographs.
+        members: Globs of the photographs.
+        minimum: Leave out photographs whose shorter side has fewer pixels.
+        reduce: Divide width and height of the photographs by this first.
+        every: Of the photographs sorted by name, every so-manyth, from the first on, is behind validation images only.
+        part: `train` or `validation`.
+        seed: Of the places of the patches.
+    """
+    pixels, targets = _idx(folder / images), _idx(folder / labels)
+    found = _matching(folder.parent / photos, members, ())
+    found = sorted((path for path in found if min(_size(path)) >= minimum), key=lambda path: path.name)
+    chosen = [path for place, path in enumerate(found) if (place % every == 0) == (part == "validation")]
+    if pixels.ndim != 3 or targets.shape != pixels.shape[:1] or not chosen:
+        raise ValueError(f"{images}: {pixels.shape} images, {targets.shape} labels and {len(chosen)} photos do not fit")
+    backdrops = [np.asarray(_reduced(_rgb(Image.open(path)), reduce)) for path in chosen]
+
+    def blend(index: int) -> Image.Image:
+        rng = np.random.default_rng((seed, part == "validation", index))
+        photo, (height, width) = backdrops[rng.integers(len(backdrops))], pixels.shape[1:]
+        y, x = (int(rng.integers(room + 1)) for room in (photo.shape[0] - height, photo.shape[1] - width))
+        patch = photo[y : y + height, x : x + width].astype(np.int16)
+        return Image.fromarray(np.abs(patch - pixels[index][..., None]).astype(np.uint8))
+
+    for index, label in enumerate(targets):
+        yield f"{part}/{label}/{index:05}.png", lambda index=index: blend(index)
+
+
 def drawings(
     folder: Path, *, a: str, b: str, size: int, leave_out: tuple[str, ...] = (), every: int = 0, group: str = ""
 ) -> Iterator[Item]:
@@ -319,6 +367,7 @@ def files(
 ARRANGEMENTS = {
     "images": images,
     "idx": idx,
+    "blended": blended,
     "drawings": drawings,
     "maps": maps,
     "hemispheres": hemispheres,

@@ -251,6 +251,39 @@ def test_labelled_images(tmp_path):
     assert {name.split("/")[1] for name in found} == {"0_shoe", "1_bag", "2_hat"}
 
 
+BLEND = """[[arrange]]
+type = "blended"
+source = "squares"
+images = "images"
+labels = "labels"
+photos = "squares"
+members = ["photos/*.png"]
+every = 2
+part = "{part}"
+"""
+
+
+def test_digits_on_photos(tmp_path):
+    """Where the digit is black the photo shows, where it is white the photo's negative; no photo is on both sides."""
+    pixels = np.zeros((4, 3, 3), np.uint8)
+    pixels[:, 1, 1] = 255
+    members = {"images": idx(pixels), "labels": idx(np.uint8([1, 0, 1, 2]))}
+    for place in range(4):  # flat photos, so that the patch behind a digit tells which one it is of
+        members[f"photos/{place}.png"] = png(np.full((6, 8, 3), (40 + place, 100, 200), np.uint8))
+    made = head("train = 4, validation = 4\n" + BLEND.format(part="train") + BLEND.format(part="validation"))
+    found = images(prepare(page(tmp_path, members, made), tmp_path / "out"))
+    assert sorted(n for n in found if "train" in n) == [
+        "train/0/00001.png",
+        "train/1/00000.png",
+        "train/1/00002.png",
+        "train/2/00003.png",
+    ]
+    for name, image in found.items():
+        behind = image[0, 0].astype(int)
+        assert behind[0] - 40 in ((1, 3) if "train" in name else (0, 2)) and behind[1:].tolist() == [100, 200]
+        assert (image[1, 1] == 255 - behind).all() and (image[2] == behind).all()
+
+
 FEW, WHOLE = idx(np.zeros(3, np.uint8)), idx(np.zeros(4, np.uint8))
 
 
