@@ -185,8 +185,10 @@ def evaluate(
             with torch.inference_mode():
                 trials = pipe.system.trial(batch)
             low, high = pipe.system.span
-            judge.update({name: trial._replace(output=_rounded(trial.output, low, high)) for name, trial in trials.items()},
-                         (low, high))
+            judge.update(
+                {name: trial._replace(output=_rounded(trial.output, low, high)) for name, trial in trials.items()},
+                (low, high),
+            )
             bar.update(len(next(iter(batch.values()))))
         bar.close()
         return judge.compute()

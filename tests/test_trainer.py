@@ -192,9 +192,7 @@ def test_workers_do_not_change_the_run(options):
 
 def test_validation_keeps_the_best_and_draws_samples(options, monkeypatch):
     scores = iter([10.0, 30.0, float("nan"), 20.0])
-    monkeypatch.setattr(
-        "img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)])
-    )
+    monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)]))
     run = options("upscaler", "run", "train.images=16", "train.validate_images=4", "validate.images=1")
     last = img2img.train(**run)
     assert last["validation/psnr"] == 20.0
@@ -212,9 +210,7 @@ def test_validation_keeps_the_best_and_draws_samples(options, monkeypatch):
 
 def test_a_lower_distance_is_better(options, monkeypatch):
     scores = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr(
-        "img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)])
-    )
+    monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)]))
     run = options("translator", "run", "train.images=12", "train.validate_images=4", "validate.images=1")
     run["validation"] = one_pair(run["validation"], run["out"].parent / "one")
     img2img.train(**run)
@@ -418,7 +414,6 @@ def test_an_interrupted_wait_leaves_no_process():
 
 
 def test_corrupt_files_are_named_once_skipped_and_counted(options, folders, tmp_path, capsys):
-    import shutil
 
     data = tmp_path / "damaged"
     shutil.copytree(folders["translator"][0], data)
@@ -429,3 +424,34 @@ def test_corrupt_files_are_named_once_skipped_and_counted(options, folders, tmp_
     said = capsys.readouterr().err
     assert [said.count(f"B/{name}:") for name in ("0.png", "1.png", "2.png", "3.png")] == [1, 1, 0, 0]
     assert said.count("2 of 4 images cannot be read and are left out") == 1
+
+
+def test_patience_stops_a_run_that_gets_no_better_and_a_curve_is_drawn(options, monkeypatch):
+    scores = iter([10.0, 20.0, *[5.0] * 50])
+    monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)]))
+    run = options("upscaler", "run", "train.images=80", "train.validate_images=4", "validate.images=1")
+    run["set"] += ["train.patience=3"]
+    last = img2img.train(**run)
+    assert last["images"] == 8 + 3 * 4
+    with Image.open(run["out"] / "curve.png") as drawn:
+        assert drawn.format == "PNG" and len(drawn.convert("RGB").getcolors(1 << 24)) > 10
+    assert img2img.checkpoint.header(run["out"] / "last.safetensors")["images"] == 20
+    assert img2img.train(**run) == {}, "the same command has nothing left to do"
+
+
+def test_samples_are_drawn_where_nothing_is_validated(options):
+    run = options("painter", "run", "train.images=20", "train.validate_images=10")
+    img2img.train(**run | {"validation": None})
+    with Image.open(run["out"] / "samples" / "000000020.png") as sheet:
+        assert sheet.size[0] == sheet.size[1] >= 2 * 8 and len(sheet.convert("RGB").getcolors(1 << 24)) > 3
+
+
+def test_phases_that_are_equally_often_on_share_their_batches():
+    from img2img.trainer import shared
+
+    numbers = ({"x": torch.tensor(place)} for place in range(100))
+    phases = shared(numbers, ["generator", "discriminator"], 2)
+    for step in range(3):
+        seen = [[next(phases[phase]) for _ in range(2)] for phase in ("generator", "discriminator")]
+        assert [batch["x"].item() for batch in seen[0]] == [2 * step, 2 * step + 1]
+        assert all(a is b for a, b in zip(*seen, strict=True))

@@ -43,10 +43,7 @@ class Unpaired(System):
                 }
             )
         return nn.ModuleDict(
-            {
-                side: part("network", spec, inputs=depth[side], channels=depth[side], size=data.size)
-                for side in OTHER
-            }
+            {side: part("network", spec, inputs=depth[side], channels=depth[side], size=data.size) for side in OTHER}
         )
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -74,9 +71,7 @@ class Unpaired(System):
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
         """Both directions; where the sorted folders hold true pairs, the targets are right for scoring."""
-        return {
-            a + b: Trial(self.infer(batch[a], a + b), batch[a], batch[b], batch[b]) for a, b in OTHER.items()
-        }
+        return {a + b: Trial(self.infer(batch[a], a + b), batch[a], batch[b], batch[b]) for a, b in OTHER.items()}
 
     def deployed(self, direction: str = "ab") -> nn.Module:
         """Return the translator of one direction.
