@@ -32,9 +32,9 @@ REMEDIES = {
 class Alarms:
     """Watches a run's log, line by line; its state is plain data, for checkpoints.
 
-    A symptom is told once, after ``PATIENCE`` lines in a row that show it, and again only after it has gone. Outputs
-    that were diverse and are no more in a validation have collapsed at once. ``fatal`` is the text of a symptom that the
-    run will not recover from.
+    A symptom is told once, after ``PATIENCE`` lines in a row that show it, and again only after it has gone.
+    Outputs that were diverse and are no more in a validation have collapsed at once. ``fatal`` is the text of a symptom
+    that the run will not recover from.
     """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:

@@ -24,8 +24,8 @@ class RepConv2d(nn.Conv2d):
         assert not residual or inputs == outputs
         self.residual = residual
         wide = expand * outputs
-        # A step of Adam moves every weight equally far, and a product of two matrices adds up ``wide`` such moves: without
-        # this factor the branch learns some ten times as fast as the plain kernel, which can silence every ReLU for good.
+        # A step of Adam moves every weight equally far, and a product of matrices adds up ``wide`` such moves. Without
+        # this factor the branch learns some ten times as fast as the plain kernel, and can silence every ReLU for good.
         self.gain = max(wide, 1) ** -0.5
         self.widen = nn.Parameter(torch.empty(wide, inputs)) if wide else None
         self.narrow = nn.Parameter(torch.empty(outputs, wide, 3, 3)) if wide else None

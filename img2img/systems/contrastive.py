@@ -17,8 +17,8 @@ class Contrastive(System):
     """CUT: one translator from ``a`` to ``b``, (N, C, H, W) in [-1, 1] (Park et al. 2020, arXiv:2007.15651).
 
     The generator's own encoder describes places, ``projector`` turns them into vectors. A page's contrastive terms
-    compare the ``output`` with the input it was made of, or, with ``on = "identity"``, b translated with b itself, which
-    keeps the generator from changing what needs no change.
+    compare the ``output`` with the input it was made of, or, with ``on = "identity"``, b translated with b itself,
+    which keeps the generator from changing what needs no change.
     """
 
     learners = {"generator": ("generator", "projector")}

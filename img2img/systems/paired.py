@@ -38,7 +38,7 @@ class Paired(System):
         return {"": Trial(self.infer(batch["input"]), batch["input"], batch["target"], batch["target"])}
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
-        """Return pairs: A/ and B/ below a folder or two folders, images with A left and B right, or a table of files."""
+        """Return pairs: A/ and B/ below a folder, two folders, images with A left and B right, or a table of files."""
         data = self.recipe.data
         return Pairs(
             folders,

@@ -116,7 +116,7 @@ def test_generate(loss, tmp_path, smooth):
 
 @pytest.mark.parametrize("task", ["unpaired", "contrastive"])
 def test_without_pairs(task, tmp_path, smooth):
-    """Dark images become as bright as the other set's; from there the way leads back, or what they show is still seen."""
+    """Dark images become as bright as the other set's; there is a way back from there, or they are still recognised."""
     for place in range(6):
         for side, pixels in (("A", smooth(place, 16, 16) // 3), ("B", 255 - smooth(place + 6, 16, 16) // 3)):
             (tmp_path / "data" / side).mkdir(parents=True, exist_ok=True)
