@@ -207,7 +207,8 @@ class Recipe:
         for key in self.optimizer:
             if isinstance(self.optimizer[key], dict) and key not in self.schedule:
                 raise ValueError(f"{where}: optimizer.{key} is no phase of the schedule{nearest(key, self.schedule)}")
-        if self.adversarial is None and ("discriminator" in self.schedule or self.task == "generate"):
+        game = "discriminator" in self.schedule or self.task in ("generate", "pyramid")
+        if self.adversarial is None and game:
             raise ValueError(f"{where}: key 'adversarial' is missing; it says what the discriminator learns")
         if self.adversarial is not None and "discriminator" not in self.networks:
             raise ValueError(f"{where}: 'adversarial' needs a network 'discriminator' under [networks]")
@@ -255,7 +256,7 @@ class Recipe:
         if self.train.ema == 1:
             raise ValueError(f"{where}: train.ema must be below 1")
         if self.data.points and (self.data.channels, self.data.size) != (2, 1):
-            raise ValueError(f"{where}: data.toy = {self.data.toy!r} makes points: set data.channels = 2, data.size = 1")
+            raise ValueError(f"{where}: data.toy = {self.data.toy!r} makes points: set data.channels = 2, size = 1")
         if self.data.channels == 2 and not self.data.points:
             raise ValueError(f"{where}: data.channels is 1 or 3")
         if self.data.toy == "stacked_digits" and self.data.channels != 3:

@@ -14,11 +14,15 @@ from typing import Any
 
 TABLES: dict[str, dict[str, str]] = {
     "task": {
+        "cogan": "systems.adapt:CoGAN",
         "conditional": "systems.conditional:Conditional",
         "contrastive": "systems.contrastive:Contrastive",
         "generate": "systems.generate:Generate",
         "infogan": "systems.conditional:InfoGAN",
         "paired": "systems.paired:Paired",
+        "pyramid": "systems.pyramid:Pyramid",
+        "pixelda": "systems.adapt:PixelDA",
+        "simgan": "systems.adapt:SimGAN",
         "super_resolve": "systems.super_resolve:SuperResolve",
         "unpaired": "systems.unpaired:Unpaired",
     },
@@ -26,6 +30,8 @@ TABLES: dict[str, dict[str, str]] = {
         "autoencoder_discriminator": "networks.autoencoder:AutoencoderDiscriminator",
         "biggan_generator": "networks.biggan:BigGANGenerator",
         "classifier": "networks.classifier:Classifier",
+        "cogan_discriminator": "networks.cogan:CoGANDiscriminator",
+        "cogan_generator": "networks.cogan:CoGANGenerator",
         "dcgan_discriminator": "networks.dcgan:DCGANDiscriminator",
         "dcgan_generator": "networks.dcgan:DCGANGenerator",
         "fast": "networks.fast:Fast",
@@ -40,6 +46,7 @@ TABLES: dict[str, dict[str, str]] = {
         "progressive_generator": "networks.progressive:ProgressiveGenerator",
         "r3gan_discriminator": "networks.r3gan:R3GANDiscriminator",
         "r3gan_generator": "networks.r3gan:R3GANGenerator",
+        "refiner": "networks.refiner:Refiner",
         "resnet": "networks.resnet:ResNet",
         "resnet_gan_discriminator": "networks.resnet_gan:ResNetDiscriminator",
         "resnet_gan_generator": "networks.resnet_gan:ResNetGenerator",

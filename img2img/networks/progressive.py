@@ -27,7 +27,13 @@ class Growth(nn.Module):
         self.register_buffer("position", torch.tensor(float(count)))
 
     def set_progress(self, images: int) -> None:
-        """Grow to where ``images`` seen belong: stable, then fade and stable again for each doubling."""
+        """Grow to where ``images`` seen belong: stable, then fade and stable again for each doubling.
+
+        Without images for either it is full-grown from the start.
+        """
+        if not self.stable_images + self.fade_images:
+            self.position.fill_(self.count)
+            return
         levels, rest = divmod(max(images - self.stable_images, 0), max(self.stable_images + self.fade_images, 1))
         faded = min(1.0, rest / self.fade_images) if self.fade_images else 1.0
         self.position.fill_(min(self.count, levels + faded if images >= self.stable_images else 0.0))

@@ -39,8 +39,8 @@ class Trial(NamedTuple):
     """What a system made of validation data, all (N, C, H, W) in its span; None where there is no such thing.
 
     ``target`` is what the output should be, sample by sample; ``real`` what outputs should be like as a set. Not images
-    are ``label``, the class that each output should show, (N,), and ``right``, (N,), 1 where the system's own classifier
-    read an image of the batch right, else 0.
+    are ``label``, the class that each output should show, (N,), and ``right``, (N,), 1 where the system's own
+    classifier read an image of the batch right, else 0.
     """
 
     output: Tensor
@@ -74,8 +74,8 @@ class System(nn.Module):
     """A game as a recipe describes it.
 
     A subclass says what each phase minimises (``losses``), what the trained system does (``infer``) and how it is
-    tried out on validation data (``trial``); it never asks which loss or network was chosen. The networks are attributes
-    by role: ``self.generator``, ``self.discriminator``.
+    tried out on validation data (``trial``); it never asks which loss or network was chosen. The networks are
+    attributes by role: ``self.generator``, ``self.discriminator``.
 
     Attributes:
         inference: roles that the trained system consists of; their averages are kept.
@@ -249,6 +249,7 @@ class System(nn.Module):
         if plan is None:
             return critic
         judge = Judgement(self.discriminator, critic)
+        real, fake = real.float(), fake.float()  # the steps ahead run without autocast
 
         def loss(network: Critic) -> Tensor:
             return self.adversarial.discriminator(network(real), network(fake)).mean()

@@ -75,7 +75,7 @@ def test_refused(tmp_path):
     with pytest.raises(ValueError, match="img2img prepare digits"):
         toy("stacked_digits", [], 28)
     page = read("wgan_gp")
-    with pytest.raises(ValueError, match="set data.channels = 2, data.size = 1"):
+    with pytest.raises(ValueError, match="set data.channels = 2, size = 1"):
         page.override({"data.toy": "ring-8"})
     with pytest.raises(ValueError, match="did you mean 'ring-8'"):
         page.override({"data.toy": "ring8"})
