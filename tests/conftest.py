@@ -95,6 +95,18 @@ def classes(tmp_path_factory, smooth):
     return folder
 
 
+@pytest.fixture(scope="session")
+def domains(tmp_path_factory, smooth):
+    """Return two folders of ten classes with one image of 32 x 32 pixels each, the second one the negatives."""
+    folder = tmp_path_factory.mktemp("domains")
+    for place in range(10):
+        for part, sign in (("source", 1), ("target", -1)):
+            (folder / part / str(place)).mkdir(parents=True)
+            pixels = smooth(place, 32, 32)
+            Image.fromarray(pixels if sign > 0 else 255 - pixels).save(folder / part / str(place) / "0.png")
+    return [folder / "source", folder / "target"]
+
+
 PAGES = {
     "upscaler": {
         "name": "upscaler",

@@ -1,28 +1,40 @@
 """A small image classifier: what adaptation trains, what conditional systems are judged by."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from img2img import checkpoint
+from img2img.networks.norms import normalisation
 from img2img.recipe import root
 from img2img.registry import nearest
 
 
 class Classifier(nn.Module):
-    """Images (N, C, H, W) in [-1, 1] to logits (N, classes): three convolutions with batch norm, one hidden layer.
+    """Images (N, C, H, W) in [-1, 1] to logits (N, classes): three convolutions one hidden layer.
 
     Args:
         classes: logits.
         channels: of the images.
         width: channels of the first convolution; the others have twice as many.
         hidden: features before the logits.
+        norm: "batch"; "instance" where images of several domains meet, whose statistics differ; or "none".
     """
 
-    def __init__(self, classes: int = 10, channels: int = 3, width: int = 24, hidden: int = 64) -> None:
+    def __init__(
+        self,
+        classes: int = 10,
+        channels: int = 3,
+        width: int = 24,
+        hidden: int = 64,
+        norm: Literal["batch", "instance", "none"] = "batch",
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before, after, pool in ((channels, width, 2), (width, 2 * width, 2), (2 * width, 2 * width, 0)):
-            layers += [nn.Conv2d(before, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
+            layers += [nn.Conv2d(before, after, 3, 1, 1, bias=norm == "none")]
+            layers += [*normalisation(norm, after), nn.ReLU(True)]
             layers += [nn.MaxPool2d(pool)] if pool else []
         layers += [nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18 * width, hidden), nn.ReLU(True)]
         self.layers = nn.Sequential(*layers)

@@ -1,0 +1,199 @@
+"""Domain adaptation: labelled images of one domain become useful in another, whose images nobody labelled."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from img2img.adversarial.pool import Pool
+from img2img.data.labelled import Adaptation
+from img2img.data.stream import Source
+from img2img.recipe import Recipe
+from img2img.systems.system import System, Trial
+from img2img.systems.unpaired import unpaired_images
+
+
+class PixelDA(System):
+    """The generator turns labelled ``source`` images into the style of ``target`` ones; a classifier learns of both.
+
+    Bousmalis et al. 2016 (https://arxiv.org/abs/1612.05424), equations 1 to 3: the ``classifier`` learns with the
+    generator, from source images and what becomes of them. A page's fidelity terms compare what it reads with the
+    labels (``task``), and what is made of an image with the image (``input``). Noise is drawn from U(-1, 1), and zero
+    in use.
+    """
+
+    inference = ("generator", "classifier")
+    learners = {"generator": ("generator", "classifier")}
+    comparisons = ("task", "input")
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The game for the target's style; the classifier's task on both kinds of labelled images."""
+        source, target, label = batch["source"], batch["target"], batch["label"]
+        adapted = self.fake(phase, batch, lambda: self.generator(source, self.noise(source)))
+        if phase == "discriminator":
+            return self.discriminator_terms(self.discriminator, target, adapted, step)
+        found = self.generator_terms(self.discriminator, target, adapted)
+        plain = coloured(source, adapted.shape[1])
+        if self.compares("task", step):
+            for images in (plain, adapted):
+                read = self.classifier(images).float()
+                for name, value in self.fidelity_terms(read, label, step, "task").items():
+                    found[name] = found.get(name, 0) + value
+        return found | self.fidelity_terms(adapted.float(), plain, step, "input")
+
+    def noise(self, like: Tensor) -> Tensor | None:
+        """Draw noise for a batch, U(-1, 1); None for a generator without."""
+        count = getattr(self.generator, "noise", 0)
+        return torch.rand(len(like), count, device=like.device) * 2 - 1 if count else None
+
+    def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
+        """Return source images in the target's style; deterministic, since the noise is zero."""
+        return self.generator(inputs).float().clamp(*self.span)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Return the class (N,) of target images (N, C, H, W)."""
+        return self.classifier(images).argmax(1)
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """Adapted images, and whether the classifier reads target images right where their labels are known."""
+        source, target = batch["source"], batch["target"]
+        adapted = self.generator(source, self.noise(source)).float().clamp(*self.span)
+        known = batch.get("target_label")
+        right = None if known is None else (self.classify(target) == known).float()
+        return {"": Trial(adapted, source, real=target, label=batch["label"], right=right)}
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return images of a labelled source folder and of a target folder; see `img2img.data.labelled.Adaptation`."""
+        data = self.recipe.data
+        return Adaptation(
+            folders,
+            data.size,
+            data.channels,
+            input_channels=data.input_channels,
+            classes=self.recipe.networks["classifier"].get("classes", 10),
+            flip=data.flip,
+            validation=validation,
+        )
+
+
+class SimGAN(System):
+    """The generator refines synthetic images ``a`` until they look like real ones ``b``, and changes them little.
+
+    Shrivastava et al. 2016 (https://arxiv.org/abs/1612.07828), equations 1 to 4: a page's fidelity terms compare the
+    refined image with its ``input``, so that labels stay true; the discriminator judges patches, of new and earlier
+    results alike. The pool is part of the checkpoint.
+    """
+
+    comparisons = ("input",)
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.pool = Pool(256, recipe.data.channels, recipe.data.size)
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The game of patches, and what keeps an image like itself."""
+        given, real = batch["a"], batch["b"]
+        refined = self.fake(phase, batch, lambda: self.generator(given))
+        if phase == "discriminator":
+            return self.discriminator_terms(self.discriminator, real, self.pool(refined), step)
+        found = self.generator_terms(self.discriminator, real, refined)
+        return found | self.fidelity_terms(refined.float(), coloured(given, refined.shape[1]), step)
+
+    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+        """Return the network of a role; the discriminator sees an output alone."""
+        return super().network(role, spec | ({"inputs": self.recipe.data.channels} if role == "discriminator" else {}))
+
+    def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
+        """Return the refined images."""
+        return self.generator(inputs).float().clamp(*self.span)
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """Refined images beside what they were."""
+        return {"": Trial(self.infer(batch["a"]), batch["a"], real=batch["b"])}
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return images of a folder of synthetic and of a folder of real ones; classes below them are not looked at."""
+        return unpaired_images(self, folders, validation)
+
+
+class CoGAN(System):
+    """One latent makes an image of each of two domains, of which only unpaired images ``a`` and ``b`` are known.
+
+    Liu & Tuzel 2016 (https://arxiv.org/abs/1606.07536), equation 3: two games whose players share weights, so that the
+    two images of a latent show the same thing.
+    """
+
+    verb = "synthesize"
+    SIDES = ("a", "b")
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The two games."""
+        real = batch["a"]
+        pair = self.fake(phase, batch, lambda: self.generator(self.latents(len(real), real.device)))
+        found = {}
+        for place, side in enumerate(self.SIDES):
+
+            def critic(images: Tensor, place: int = place) -> Tensor:
+                return self.discriminator(images, place)
+
+            if phase == "discriminator":
+                terms = self.discriminator_terms(critic, batch[side], pair[:, place], step)
+            else:
+                terms = self.generator_terms(critic, batch[side], pair[:, place])
+            found |= {f"{name}_{side}": value for name, value in terms.items()}
+        return found
+
+    def latents(self, count: int, device: torch.device) -> Tensor:
+        """Draw latents (N, latent) from torch's generator."""
+        return torch.randn(count, self.generator.latent, device=device)
+
+    def infer(self, inputs: Tensor, side: str = "a", **controls: Any) -> Tensor:
+        """Return the images of latents (N, latent) in domain "a" or "b"."""
+        return self.generator(inputs)[:, self.SIDES.index(side)].float().clamp(*self.span)
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """Pairs of the same latents: as input a's image, as output b's."""
+        pair = self.generator(self.latents(len(batch["a"]), batch["a"].device)).float().clamp(*self.span)
+        return {"": Trial(pair[:, 1], pair[:, 0], real=batch["b"])}
+
+    def deployed(self, side: str = "a") -> nn.Module:
+        """Return the generator of one domain.
+
+        Raises:
+            ValueError: a side that is neither "a" nor "b".
+        """
+        if side not in self.SIDES:
+            raise ValueError(f"{self.recipe.name}: side {side!r} is none of {', '.join(self.SIDES)}")
+        return Half(self.generator, self.SIDES.index(side))
+
+    def depths(self, side: str = "a") -> tuple[int, int]:
+        """Return the channels of the images, the same on both sides."""
+        return super().depths()
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return images of two folders, or of one with A/ and B/ in it."""
+        return unpaired_images(self, folders, validation)
+
+
+class Half(nn.Module):
+    """A generator of pairs as a generator of one side: latents (N, latent) to (N, C, H, W).
+
+    Args:
+        network: latents to (N, 2, C, H, W). place: 0 or 1.
+    """
+
+    def __init__(self, network: nn.Module, place: int) -> None:
+        super().__init__()
+        self.network, self.place, self.latent = network, place, network.latent
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the images of latents."""
+        return self.network(z)[:, self.place]
+
+
+def coloured(images: Tensor, channels: int) -> Tensor:
+    """Return images (N, C, H, W) with another number of channels: grey repeated, or colours averaged."""
+    if images.shape[1] == channels:
+        return images
+    return images.mean(1, keepdim=True).expand(-1, channels, -1, -1)

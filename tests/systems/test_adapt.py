@@ -1,0 +1,153 @@
+"""Adaptation between domains: what the terms are, and that small games are won."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from img2img.networks.cogan import CoGANDiscriminator, CoGANGenerator
+from img2img.networks.refiner import Refiner
+from img2img.recipe import Recipe, read
+from img2img.systems.adapt import coloured
+from img2img.systems.system import build
+from img2img.trainer import Trainer
+
+
+def page(name, **changes):
+    return read(name).override(
+        {"networks.generator.width": 4, "networks.discriminator.width": 4, "data.size": 8} | changes
+    )
+
+
+def test_refiner():
+    network = Refiner(4, 2, channels=3, input_channels=1, noise=5).eval()
+    x = torch.rand(2, 1, 9, 7)
+    assert network(x).shape == (2, 3, 9, 7) and network(x).abs().max() <= 1
+    assert torch.equal(network(x), network(x, torch.zeros(2, 5)))
+    assert not torch.equal(network(x), network(x, torch.ones(2, 5)))
+    assert Refiner(4, 1)(torch.zeros(1, 3, 4, 4)).shape == (1, 3, 4, 4)
+
+
+def test_refiner_margin():
+    """A changed pixel reaches as far as ``margin`` says, and no farther."""
+    network = Refiner(4, 2, norm="none")
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 0.01)
+    x = torch.zeros(1, 3, 41, 41)
+    y = x.clone()
+    y[..., 20, 20] = 1
+    rows = torch.nonzero((network(x) != network(y)).any(1)[0].any(1)).flatten()
+    assert network.margin == 20 - int(rows.min()) == int(rows.max()) - 20 == 2 + 2 * 2
+
+
+def test_coloured():
+    grey, red = torch.rand(2, 1, 3, 3), torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1)
+    assert torch.equal(coloured(grey, 3), grey.repeat(1, 3, 1, 1)) and coloured(grey, 1) is grey
+    assert coloured(red, 1).item() == pytest.approx(0.5)
+
+
+def test_pixelda_terms():
+    """Equation 3: the task's loss is the sum of those on source images and on what becomes of them."""
+    torch.manual_seed(0)
+    system = build(page("pixelda")).eval()
+    batch = {
+        "source": torch.rand(4, 1, 8, 8) * 2 - 1,
+        "target": torch.rand(4, 3, 8, 8),
+        "label": torch.tensor([1, 2, 3, 4]),
+    }
+    adapted, logits = torch.rand(4, 3, 8, 8), torch.randn(2, 4, 10)
+    drawn = []
+    system.generator.forward = lambda x, z=None: (drawn.append(z), adapted)[1]
+    system.classifier.forward = lambda images: logits[int(images is adapted)]
+    system.discriminator.forward = lambda images: (
+        torch.full((4, 1), 2.0) if images is batch["target"] else torch.full((4, 1), -1.0)
+    )
+    found = system.losses("generator", batch, 0)
+    wanted = sum(functional.cross_entropy(each, batch["label"], reduction="none") for each in logits)
+    assert torch.allclose(found["cross_entropy"], wanted)
+    assert torch.allclose(found["adversarial"], 0.1 * functional.softplus(torch.tensor(1.0)).expand(4))
+    assert drawn[0].shape == (4, 8) and drawn[0].abs().max() <= 1 and drawn[0].min() < 0
+    found = system.losses("discriminator", batch, 0)
+    value = functional.softplus(torch.tensor(-2.0)) + functional.softplus(torch.tensor(-1.0))
+    assert found.keys() == {"adversarial"} and torch.allclose(found["adversarial"], value.expand(4))
+
+
+def test_what_the_classifier_reads_is_told():
+    system = build(page("pixelda")).eval()
+    system.classifier.forward = lambda images: torch.eye(10)[torch.tensor([3, 5, 3])]
+    batch = {"source": torch.zeros(3, 1, 8, 8), "target": torch.zeros(3, 3, 8, 8), "label": torch.zeros(3).long()}
+    assert system.trial(batch)[""].right is None
+    trial = system.trial(batch | {"target_label": torch.tensor([3, 4, 3])})[""]
+    assert trial.right.tolist() == [1, 0, 1] and trial.output.shape == (3, 3, 8, 8)
+
+
+def test_simgan_terms():
+    """Equation 3: lambda times the distance to the input; the discriminator judges what the pool gives."""
+    system = build(page("simgan")).eval()
+    batch = {"a": torch.zeros(2, 1, 8, 8), "b": torch.ones(2, 1, 8, 8)}
+    system.generator.forward = lambda x: x + 0.25
+    found = system.losses("generator", batch, 0)
+    assert torch.allclose(found["l1"], torch.full((2,), 0.25))
+    system.losses("discriminator", batch, 0)
+    assert int(system.pool.count) == 2 and (system.pool.images[:2] == 0.25).all()
+
+
+def test_cogan_shares_what_is_far_from_pixels():
+    torch.manual_seed(0)
+    generator, discriminator = CoGANGenerator(6, 4, 8, 1).eval(), CoGANDiscriminator(4, 8, 1).eval()
+    z = torch.randn(3, 6)
+    pair = generator(z)
+    assert pair.shape == (3, 2, 1, 8, 8) and not torch.equal(pair[:, 0], pair[:, 1])
+    generator.own[1].load_state_dict(generator.own[0].state_dict())
+    discriminator.own[1].load_state_dict(discriminator.own[0].state_dict())
+    assert torch.equal(generator(z)[:, 0], generator(z)[:, 1])
+    assert torch.equal(discriminator(pair[:, 0], 0), discriminator(pair[:, 0], 1))
+    system = build(page("cogan", **{"networks.generator.latent": 6})).eval()
+    both = [system.infer(z, side) for side in "ab"]
+    assert torch.equal(torch.stack(both, 1), system.generator(z))
+    assert torch.equal(system.deployed(side="b")(z), both[1])
+    with pytest.raises(ValueError, match="side 'c' is none of a, b"):
+        system.deployed(side="c")
+
+
+def test_pixelda_learns(tmp_path):
+    """The class is where a square is, the domain its colour: targets are read right, adapted images get the colour."""
+    rng = np.random.default_rng(0)
+    for part in ("source", "target"):
+        for label in range(2):
+            (tmp_path / part / str(label)).mkdir(parents=True)
+            for number in range(6):
+                pixels = rng.integers(0, 20, (8, 8, 1)).repeat(3, 2)
+                pixels[2:6, 1 + 3 * label : 4 + 3 * label] += 200  # the class is the place, the domain is the colour
+                if part == "target":
+                    pixels[..., 1:] //= 4
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / part / str(label) / f"{number}.png")
+    settings = {
+        "name": "x",
+        "task": "pixelda",
+        "schedule": {"discriminator": 1, "generator": 1},
+        "networks": {
+            "generator": {"type": "refiner", "width": 8, "blocks": 1, "noise": 2},
+            "discriminator": {"type": "dcgan_discriminator", "width": 8, "norm": "none"},
+            "classifier": {"type": "classifier", "classes": 2, "width": 4, "norm": "instance"},
+        },
+        "adversarial": {"type": "logistic", "weight": 0.3},
+        "penalty": [{"type": "r1", "weight": 0.1}],
+        "fidelity": [{"type": "cross_entropy", "on": "task"}],
+        "optimizer": {"lr": 3e-3, "betas": [0.5, 0.9]},
+        "data": {"size": 8, "channels": 3, "input_channels": 1, "flip": False},
+        "train": {"images": 12 * 80, "batch": 12, "ema": 0.9, "log_images": 100000, "validate_images": 10000},
+        "validate": {"metrics": ["target_accuracy"], "images": 12},
+    }
+    folders = [tmp_path / "source", tmp_path / "target"]
+    options = {"validation": folders, "device": "cpu", "precision": "fp32", "progress": False}
+    trainer = Trainer(Recipe.parse(settings), folders, tmp_path / "run", **options)
+    line = trainer.run()
+    assert line["validation/target_accuracy"] == 1
+    batch = [trainer.check.item(place, rng) for place in range(12)]
+    source, target = (torch.stack([item[name] for item in batch]) for name in ("source", "target"))
+    with torch.no_grad():
+        adapted = trainer._averaged().infer(source)
+    colour, wanted, before = ((x[:, 0] - x[:, 1]).mean() for x in (adapted, target, source.expand(-1, 3, -1, -1)))
+    assert before == 0 and colour > 0.4 * wanted > 0.1
