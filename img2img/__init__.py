@@ -121,6 +121,9 @@ def synthesize(
     *,
     count: int = 1,
     seed: int = 0,
+    truncation: float | None = None,
+    interpolate: int = 0,
+    mix: bool = False,
     device: str | None = None,
     precision: str | None = None,
     **controls: Any,
@@ -131,6 +134,9 @@ def synthesize(
         model: a weight's name, file or run folder.
         count: how many.
         seed: of what is random in them.
+        truncation: variety against fidelity, see `img2img.pipeline.Pipeline.draw`.
+        interpolate: so many images on the way from each to the next.
+        mix: ``count`` x ``count`` images with the coarse styles of one and the fine ones of another (StyleGAN).
         device: None for the best here.
         precision: None for bf16 where it is native, else fp32.
         controls: what the model lets one choose, e.g. ``label=7``.
@@ -138,7 +144,8 @@ def synthesize(
     Raises:
         ValueError: an unknown model or control, or one that does not make images of noise.
     """
-    return _cached(model, device, precision, **controls).sample(count, seed=seed)
+    pipe = _cached(model, device, precision, **controls)
+    return pipe.sample(count, seed=seed, truncation=truncation, interpolate=interpolate, mix=mix)
 
 
 def train(

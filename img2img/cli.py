@@ -84,6 +84,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--label", type=int, help="class to draw, where the model knows classes; default: all in turn")
+    found.add_argument(
+        "--truncation", type=float, metavar="T", help="less variety, more fidelity: 0 to 1 for styles, else over 0"
+    )
+    found.add_argument(
+        "--interpolate", type=int, default=0, metavar="STEPS", help="so many images on the way from each to the next"
+    )
+    found.add_argument("--mix", action="store_true", help="count x count images: coarse styles by row, fine by column")
     found.add_argument("-o", "--out", required=True, help="a .png for one sheet, else a folder for single images")
     runs(found)
 
@@ -198,14 +205,21 @@ def _synthesize(a: argparse.Namespace) -> None:
     from img2img.imaging.picture import Picture, write
 
     controls = {key: value for key in ("label",) if (value := getattr(a, key)) is not None}
-    images = img2img.synthesize(
-        a.model, count=a.count, seed=a.seed, device=a.device, precision=a.precision, **controls
-    )
+    if a.interpolate < 0:
+        raise ValueError(f"--interpolate {a.interpolate} must be 0 or more")
+    pipe = img2img.load(a.model, device=a.device, precision=a.precision, **controls)
+    if pipe.verb == a.command and pipe.recipe.data.points:
+        from img2img.data.toys import draw_points
+
+        draw_points(pipe, Path(a.out), count=a.count, seed=a.seed)
+        return
+    images = pipe.sample(a.count, seed=a.seed, truncation=a.truncation, interpolate=a.interpolate, mix=a.mix)
     if Path(a.out).suffix.lower() == ".png":
         from torchvision.transforms.functional import to_tensor
         from torchvision.utils import make_grid
 
-        sheet = make_grid([to_tensor(image) for image in images], nrow=max(1, round(len(images) ** 0.5)), padding=2)
+        columns = a.interpolate or max(1, round(len(images) ** 0.5))
+        sheet = make_grid([to_tensor(image) for image in images], nrow=columns, padding=2)
         write(a.out, Picture((sheet.permute(1, 2, 0).numpy() * 255).round().astype("uint8")))
         return
     for place, image in enumerate(images):
@@ -264,7 +278,9 @@ def _evaluate(a: argparse.Namespace) -> None:
 
 
 def _check(a: argparse.Namespace) -> int:
-    findings = img2img.check(*a.folders, validation=a.validation, minimum=a.minimum, paired=a.paired, unpaired=a.unpaired)
+    findings = img2img.check(
+        *a.folders, validation=a.validation, minimum=a.minimum, paired=a.paired, unpaired=a.unpaired
+    )
     if a.json:
         print(
             json.dumps(

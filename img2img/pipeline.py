@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from img2img import checkpoint, engine
+from img2img.adversarial.latent import slerp, truncate
 from img2img.imaging import tiles
 from img2img.imaging.picture import Picture, read
 from img2img.recipe import Recipe, locate
@@ -218,9 +219,42 @@ class Pipeline:
     def _network(self, batch: Tensor) -> Tensor:
         return self.network(batch)
 
-    @torch.inference_mode()
-    def sample(self, count: int = 1, *, seed: int = 0, batch: int = 64) -> list[Image.Image]:
-        """Draw images from a generator of noise; the same seed gives the same images whatever the batch size.
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        seed: int = 0,
+        batch: int = 64,
+        truncation: float | None = None,
+        interpolate: int = 0,
+        mix: bool = False,
+    ) -> list[Image.Image]:
+        """Draw images from a generator of noise; the same seed gives the same images whatever the batch size and count.
+
+        Args:
+            count: how many.
+            seed: of the latents.
+            batch: how many at once.
+            truncation: see `draw`.
+            interpolate: so many images on the way from each latent to the next, and from the last to the first.
+            mix: count x count images, each with the coarse styles of one latent and the fine ones of another (see
+                `mixed`); those of one latent alone are on the diagonal.
+
+        Raises:
+            ValueError: the system makes images of images, not of noise, or none that such a choice is for.
+        """
+        z = self.latents(count, seed)
+        if interpolate:
+            share = torch.arange(interpolate).repeat(count) / interpolate
+            z = slerp(z.repeat_interleave(interpolate, 0), z.roll(-1, 0).repeat_interleave(interpolate, 0), share)
+        images = self.mixed(z, truncation) if mix else self.draw(z, batch=batch, truncation=truncation)
+        if images.shape[1] not in (1, 3):
+            raise ValueError(f"{self.name}: makes no pictures; load(...).draw(latents) gives what it makes")
+        values = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return [Picture(np.ascontiguousarray(pixels)).to_pil() for pixels in values]
+
+    def latents(self, count: int, seed: int = 0) -> Tensor:
+        """Return latents (N, latent); the first are the same however many are drawn.
 
         Raises:
             ValueError: the system makes images of images, not of noise.
@@ -230,19 +264,65 @@ class Pipeline:
             raise ValueError(f"{self.name} (task {self.task}) makes images from images; use upscale or translate")
         if count < 1:
             raise ValueError(f"count = {count} must be 1 or more")
-        noise = torch.randn(count, latent, generator=torch.Generator().manual_seed(seed))
-        found: list[Image.Image] = []
+        generator = torch.Generator().manual_seed(seed)
+        return torch.stack([torch.randn(latent, generator=generator) for _ in range(count)])
+
+    @torch.inference_mode()
+    def draw(self, latents: Tensor, *, batch: int = 64, truncation: float | None = None) -> Tensor:
+        """Return the images (N, C, H, W) in [0, 1] of latents (N, latent).
+
+        Args:
+            latents: as `latents` draws them.
+            batch: how many at once.
+            truncation: trades variety for fidelity. Styles are pulled to their mean by this factor, 0 to 1; other
+                generators get latents of the normal distribution cut at so many standard deviations, over 0.
+
+        Raises:
+            ValueError: a truncation outside its range.
+        """
+        options: dict[str, Any] = {}
+        if truncation is not None:
+            if self._styled:
+                if not 0 <= truncation <= 1:
+                    raise ValueError(f"truncation = {truncation} must be 0 to 1 for a generator with styles")
+                options = {"truncation": truncation}
+            else:
+                latents = truncate(latents, truncation)
+        found = [
+            self.network(part.to(self.device, self.dtype), **options).float().cpu() for part in latents.split(batch)
+        ]
+        return self._unit(torch.cat(found))
+
+    @torch.inference_mode()
+    def mixed(self, latents: Tensor, truncation: float | None = None) -> Tensor:
+        """Return N x N images in [0, 1], row by row: the row's latent gives coarse styles, the column's the others.
+
+        Coarse are the first four layers, as in StyleGAN's figure 3 (https://arxiv.org/abs/1812.04948).
+
+        Raises:
+            ValueError: the generator has no styles.
+        """
+        if not self._styled:
+            raise ValueError(f"{self.name}: has no styles to mix; a stylegan_generator has")
+        given = latents.to(self.device, self.dtype)
+        styles = self.network.map(given, truncation=1.0 if truncation is None else truncation)
+        rows = []
+        for coarse in styles:
+            mixed = styles[:, None].repeat(1, self.network.layers, 1)
+            mixed[:, :4] = coarse
+            rows.append(self.network.synthesise(mixed).float().cpu())
+        return self._unit(torch.cat(rows))
+
+    @property
+    def _styled(self) -> bool:
+        return hasattr(self._plain, "synthesise")
+
+    def _unit(self, images: Tensor) -> Tensor:
         low, high = self.span
-        for part in noise.split(batch):
-            images = (self.network(part.to(self.device, self.dtype)).float() - low) / (high - low)
-            values = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-            found += [Picture(np.ascontiguousarray(pixels)).to_pil() for pixels in values]
-        return found
+        return ((images - low) / (high - low)).clamp(0, 1)
 
 
-def load(
-    name: str | Path, *, device: str | None = None, precision: str | None = None, **controls: Any
-) -> Pipeline:
+def load(name: str | Path, *, device: str | None = None, precision: str | None = None, **controls: Any) -> Pipeline:
     """Return a trained system as a function on images.
 
     Args:

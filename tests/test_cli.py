@@ -21,7 +21,7 @@ FOLDERS = {"inputs", "out", "tile", "format", "quality", "suffix", "overwrite", 
 OPTIONS = {
     "upscale": FOLDERS | {"model", "scale", "size"},
     "translate": FOLDERS | {"model", "direction"},
-    "synthesize": {"model", "count", "seed", "out", "device", "precision"},
+    "synthesize": {"model", "count", "seed", "label", "truncation", "interpolate", "mix", "out", "device", "precision"},
     "train": {
         *("recipe", "data", "validation", "out", "images", "seed", "set", "dry_run", "compile", "devices", "no_check"),
         *("device", "precision", "rollback"),

@@ -30,6 +30,27 @@ def truncate(z: Tensor, threshold: float) -> Tensor:
     return found.clamp(-threshold, threshold).to(z.dtype)
 
 
+def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Return latents on the way between two, as long as a normal latent is: spherical linear interpolation.
+
+    White 2016 (https://arxiv.org/abs/1609.04468), section 2.1; for parallel latents it is linear.
+
+    Args:
+        start: (N, latent).
+        end: the same.
+        share: (N,), 0 at the start, 1 at the end.
+    """
+    share = share[:, None]
+    cosine = torch.cosine_similarity(start.double(), end.double())[:, None].clamp(-1, 1)
+    angle = cosine.arccos()
+    sine = angle.sin()
+    flat = sine < 1e-6
+    safe = torch.where(flat, 1.0, sine)
+    first = torch.where(flat, 1 - share.double(), ((1 - share) * angle).sin() / safe)
+    second = torch.where(flat, share.double(), (share * angle).sin() / safe)
+    return (first * start + second * end).to(start.dtype)
+
+
 class Mixture(nn.Module):
     """A mixture of learned Gaussians: standard normal (N, latent + 1) -> (N, latent).
 

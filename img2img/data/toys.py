@@ -1,6 +1,7 @@
 """Distributions whose modes are known, so that what a generator leaves out can be counted."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,24 @@ def toy(name: str, folders: list[Path], size: int) -> Source:
     if len(folders) != 1:
         raise ValueError(f"{name} is made of one folder of digits, not {len(folders)}; img2img prepare digits")
     return Stacked(folders[0], size)
+
+
+def draw_points(pipe: Any, path: Path, *, count: int, seed: int) -> None:
+    """Draw what a trained generator of points makes, as a PNG.
+
+    Args:
+        pipe: an `img2img.pipeline.Pipeline`.
+        path: the file.
+        count: points.
+        seed: of their latents.
+
+    Raises:
+        ValueError: the file is no .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: points are drawn as one picture; name a .png")
+    mixture = MIXTURES[pipe.recipe.data.toy]
+    clouds({pipe.name: mixture.points(pipe.draw(pipe.latents(count, seed)))}, mixture, path)
 
 
 def clouds(points: dict[str, Tensor], mixture: Mixture, path: Path) -> None:

@@ -1,8 +1,13 @@
 """Noise to image: toys without a folder, pyramids, and what the trained system draws."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import img2img
+from img2img import cli
+from img2img.adversarial.latent import slerp, truncate
 from img2img.networks.lapgan import split
 from img2img.recipe import Recipe
 from img2img.systems.system import build
@@ -78,3 +83,100 @@ def test_each_level_of_a_pyramid_plays_on_the_real_image_below_it():
 def test_a_game_needs_its_loss():
     with pytest.raises(ValueError, match="key 'adversarial' is missing"):
         Recipe.parse(PYRAMID | {"adversarial": None})
+
+
+@pytest.fixture(scope="module")
+def styled(tmp_path_factory):
+    """Return the file of a small StyleGAN that has seen nothing."""
+    page = {
+        "name": "styled",
+        "task": "generate",
+        "networks": {
+            "generator": {"type": "stylegan_generator", "latent": 6, "styles": 5, "depth": 2, "width": 4, "widest": 8},
+            "discriminator": {"type": "dcgan_discriminator", "width": 4},
+        },
+        "adversarial": {"type": "logistic"},
+        "data": {"size": 16},
+    }
+    out = tmp_path_factory.mktemp("styled")
+    run = Trainer(Recipe.parse(page), _squares(out / "data"), out / "run", device="cpu", progress=False)
+    with torch.no_grad():
+        run.system.generator.mean.normal_()
+    run.ema["generator"].update(run.system.generator)
+    run.save(out / "styled.safetensors", slim=True)
+    return out / "styled.safetensors"
+
+
+def _squares(folder):
+    folder.mkdir()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "0.png")
+    return folder
+
+
+def test_the_first_samples_do_not_depend_on_how_many_are_drawn(trained):
+    pipe = img2img.load(trained["painter"], device="cpu", precision="fp32")
+    many = pipe.latents(40, seed=2)
+    assert torch.equal(pipe.latents(3, seed=2), many[:3]) and not torch.equal(pipe.latents(3, seed=1), many[:3])
+    assert abs(many.mean()) < 0.2 and abs(many.std() - 1) < 0.1
+    torch.testing.assert_close(pipe.draw(many, batch=7), pipe.draw(many, batch=40), atol=1e-5, rtol=0)
+
+
+def test_truncation(trained, styled):
+    pipe = img2img.load(trained["painter"], device="cpu", precision="fp32")
+    z = pipe.latents(5)
+    assert torch.equal(pipe.draw(z, truncation=0.5), pipe.draw(truncate(z, 0.5)))
+    assert not torch.equal(pipe.draw(z, truncation=0.5), pipe.draw(z))
+    pipe = img2img.load(styled, device="cpu", precision="fp32")
+    z = pipe.latents(5)
+    mean = pipe.draw(z, truncation=0.0)
+    assert torch.allclose(mean, mean[:1].expand(5, -1, -1, -1), atol=1e-6), "all styles are the mean one"
+    assert pipe.draw(z).std(0).mean() > pipe.draw(z, truncation=0.3).std(0).mean() > 0
+    assert torch.equal(pipe.draw(z, truncation=1.0), pipe.draw(z))
+    with pytest.raises(ValueError, match="truncation = 2.0 must be 0 to 1"):
+        pipe.draw(z, truncation=2.0)
+
+
+def test_slerp():
+    start, end = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 2.0], [2.0, 2.0]])
+    found = slerp(start, end, torch.tensor([1 / 3, 0.5]))
+    angle = torch.tensor(torch.pi / 6)
+    torch.testing.assert_close(found[0], 2 * torch.stack([angle.cos(), angle.sin()]))
+    torch.testing.assert_close(found[1], torch.tensor([1.5, 1.5]))
+    for share, wanted in ((0.0, start), (1.0, end)):
+        torch.testing.assert_close(slerp(start, end, torch.full((2,), share)), wanted)
+
+
+def test_interpolation_goes_from_each_latent_to_the_next(trained, tmp_path):
+    pipe = img2img.load(trained["painter"], device="cpu", precision="fp32")
+    images = [np.asarray(image) for image in pipe.sample(3, seed=1, interpolate=4)]
+    plain = [np.asarray(image) for image in pipe.sample(3, seed=1)]
+    assert len(images) == 12
+    for place, image in enumerate(plain):
+        assert np.abs(images[4 * place].astype(int) - image).max() <= 1
+    assert not np.array_equal(images[0], images[1])
+    out = tmp_path / "strip.png"
+    assert cli.main(["synthesize", str(trained["painter"]), "-n", "3", "--interpolate", "4", "-o", str(out)]) == 0
+    with Image.open(out) as sheet:
+        assert sheet.size == (4 * 10 + 2, 3 * 10 + 2)  # 8 pixels and a border of 2
+
+
+def test_mixed_styles(styled, trained):
+    pipe = img2img.load(styled, device="cpu", precision="fp32")
+    z = pipe.latents(3)
+    images = pipe.mixed(z).unflatten(0, (3, 3))
+    torch.testing.assert_close(images[range(3), range(3)], pipe.draw(z), atol=1e-5, rtol=0)
+    assert not torch.equal(images[0, 1], images[0, 0]) and not torch.equal(images[0, 1], images[1, 1])
+    assert len(pipe.sample(3, mix=True)) == 9
+    with pytest.raises(ValueError, match="has no styles to mix"):
+        img2img.synthesize(trained["painter"], count=2, mix=True)
+
+
+def test_points_are_drawn_as_a_cloud(tmp_path, capsys):
+    run = Trainer(Recipe.parse(RING), [], tmp_path / "run", device="cpu", precision="fp32", progress=False)
+    run.save(tmp_path / "ring.safetensors", slim=True)
+    command = ["synthesize", str(tmp_path / "ring.safetensors"), "-n", "50", "-o"]
+    assert cli.main([*command, str(tmp_path / "cloud.png")]) == 0
+    with Image.open(tmp_path / "cloud.png") as image:
+        assert image.width > 100
+    assert cli.main([*command, str(tmp_path / "folder")]) == 1
+    assert "name a .png" in capsys.readouterr().err
