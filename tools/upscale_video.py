@@ -1,8 +1,10 @@
-"""Enlarge a video: frames in batches through an upscaler, the sound copied where ffmpeg is installed."""
+"""Enlarge or translate a video: frames in batches through a model, the sound copied where ffmpeg is installed."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+
+import numpy as np
 
 import img2img
 
@@ -12,7 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", metavar="IN", help="a video that OpenCV reads")
     parser.add_argument("-o", "--out", required=True, help="the video to write: .mp4, .mkv, .mov or .avi")
-    parser.add_argument("--model", help="weight, run folder or file; default: the fast upscaler for the scale")
+    parser.add_argument("--model", help="upscaler or translator; default: the fast upscaler for the scale")
+    parser.add_argument("--direction", choices=("ab", "ba"), help="of a model that translates both ways (default ab)")
     parser.add_argument("--scale", type=float, help="output side / input side, e.g. 2 or 1.5; default: the model's own")
     parser.add_argument("--tile", type=int, help="side of the tiles in input pixels; 0: none; default: by free memory")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best here")
@@ -33,19 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def enlarge(options: argparse.Namespace) -> int:
-    """Enlarge the video and return the number of frames."""
+    """Run the video through the model and return the number of frames."""
     from img2img import engine
     from img2img.imaging.video import process_video
 
     engine.keep_memory()
     model = options.model or img2img.upscaler_for(options.scale)
-    pipe = img2img.load(model, device=options.device, precision=options.precision)
-    if pipe.task != "super_resolve":
-        raise ValueError(f"{model} is no upscaler (task {pipe.task}); see: img2img models")
+    controls = {"direction": options.direction} if options.direction else {}
+    pipe = img2img.load(model, device=options.device, precision=options.precision, **controls)
+    if pipe.verb == "synthesize":
+        raise ValueError(f"{model} makes images of noise (task {pipe.task}), not of frames; see: img2img models")
     return process_video(
         options.source,
         options.out,
-        lambda frames: pipe(frames, channels="bgr", scale=options.scale, tile=options.tile),
+        lambda frames: [
+            # A translator to grey gives one channel, and a video has three.
+            np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame
+            for frame in pipe(frames, channels="bgr", scale=options.scale, tile=options.tile)
+        ],
         batch=options.batch,
         overwrite=options.overwrite,
     )
