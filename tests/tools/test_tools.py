@@ -139,19 +139,6 @@ def test_a_missing_video_costs_one_line(weight, tmp_path, capsys):
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("upscale_video: ")
 
 
-def test_a_video_is_translated(tmp_path, trained):
-    source, target = tmp_path / "in.avi", tmp_path / "out.avi"
-    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 16))
-    for place in range(3):
-        writer.write(np.full((16, 32, 3), 60 * place + 40, np.uint8))
-    writer.release()
-    options = ["--model", str(trained["translator"]), "--device", "cpu", "--precision", "fp32"]
-    assert tool("upscale_video").main([str(source), "-o", str(target), *options]) == 0
-    capture = cv2.VideoCapture(str(target))
-    assert [capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)] == [32, 16]
-    assert sum(capture.read()[0] for _ in range(5)) == 3
-
-
 def test_quality_of_resamplers_a_weight_and_a_peer(photos, weight, tmp_path, capsys):
     pytest.importorskip("spandrel")
     from spandrel.architectures.Compact import Compact

@@ -1,0 +1,76 @@
+"""Sections of the scoreboard: their pages fit together, a small one runs, goes on and fills its table."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from img2img.recipe import root
+from img2img.systems.system import build
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "scoreboard.py"
+_spec = importlib.util.spec_from_file_location("tool_scoreboard", SCRIPT)
+board_tool = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(board_tool)
+SECTIONS = sorted(path.stem for path in (root("models") / "scoreboards").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_run_of_a_section_is_a_valid_page(name):
+    board = board_tool.section(name)
+    assert len({board_tool.label(run) for run in board["run"]}) == len(board["run"]) and len(board["seeds"]) >= 3
+    for run in board["run"]:
+        recipe = board_tool.recipe_of(board, run)
+        assert set(board["metrics"]) <= set(recipe.validate.metrics)
+        assert recipe.train.images == board["images"]
+        build(recipe)
+
+
+def test_figures():
+    assert board_tool.figure([7.0, 8.0]) == "7.5 ± 0.707 (7, 8)"
+    assert board_tool.figure([0.25]) == "0.25 (0.25)"
+    assert board_tool.said("srresnet", "no such metric") == ""
+    with pytest.raises(ValueError, match="no section 'ring'; known: .*ring-8"):
+        board_tool.section("ring")
+
+
+def test_a_section_runs_and_goes_on(tmp_path):
+    board = tmp_path / "small.toml"
+    board.write_text(
+        """
+about = "Small."
+images = 256
+seeds = [0, 1]
+metrics = ["modes[ring-8]"]
+[set]
+"train.batch" = 64
+"validate.images" = 50
+[[run]]
+page = "deligan"
+[[run]]
+name = "narrow"
+page = "deligan"
+set = { "networks.generator.width" = 8 }
+"""
+    )
+    command = [sys.executable, str(SCRIPT), str(board), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| deligan", "| narrow"] and "--only narrow" in rows[1]
+    assert (tmp_path / "out" / "table.md").read_text() == done.stdout
+    for picture in ("clouds.png", "curves.png"):
+        with Image.open(tmp_path / "out" / picture) as image:
+            assert min(image.size) > 100
+    result = tmp_path / "out" / "narrow-1" / "result.json"
+    first = json.loads(result.read_text())
+    assert first["images"] == 256 and first["seconds"] > 0 and not first["failure"]
+    assert "width = 8" in (tmp_path / "out" / "narrow-1" / "recipe.toml").read_text()
+    more = subprocess.run(
+        [*command, "--images", "512", "--only", "narrow"], capture_output=True, text=True, timeout=120
+    )
+    assert more.returncode == 0 and json.loads(result.read_text())["images"] == 512
+    assert "no run 'wide'" in subprocess.run([*command, "--only", "wide"], capture_output=True, text=True).stderr
