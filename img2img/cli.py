@@ -84,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--label", type=int, help="class to draw, where the model knows classes; default: all in turn")
+    found.add_argument("--text", help="what to draw, where the model knows text")
+    found.add_argument("--box", metavar="X0,Y0,X1,Y1", help="where to draw it, in shares of the side, e.g. 0,0,0.5,0.5")
     found.add_argument(
         "--truncation", type=float, metavar="T", help="less variety, more fidelity: 0 to 1 for styles, else over 0"
     )
@@ -204,7 +206,12 @@ def _folder(a: argparse.Namespace, model: str, controls: dict[str, Any], **optio
 def _synthesize(a: argparse.Namespace) -> None:
     from img2img.imaging.picture import Picture, write
 
-    controls = {key: value for key in ("label",) if (value := getattr(a, key)) is not None}
+    controls = {key: value for key in ("label", "text") if (value := getattr(a, key)) is not None}
+    if a.box is not None:
+        try:
+            controls["box"] = tuple(float(part) for part in a.box.split(","))
+        except ValueError:
+            raise ValueError(f"--box {a.box}: expected X0,Y0,X1,Y1 in shares of the side, e.g. 0,0,0.5,0.5") from None
     if a.interpolate < 0:
         raise ValueError(f"--interpolate {a.interpolate} must be 0 or more")
     pipe = img2img.load(a.model, device=a.device, precision=a.precision, **controls)

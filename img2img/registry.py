@@ -24,6 +24,7 @@ TABLES: dict[str, dict[str, str]] = {
         "pixelda": "systems.adapt:PixelDA",
         "simgan": "systems.adapt:SimGAN",
         "super_resolve": "systems.super_resolve:SuperResolve",
+        "text": "systems.text:TextToImage",
         "unpaired": "systems.unpaired:Unpaired",
     },
     "network": {
@@ -53,6 +54,9 @@ TABLES: dict[str, dict[str, str]] = {
         "srgan_discriminator": "networks.srresnet:SRGANDiscriminator",
         "srresnet": "networks.srresnet:SRResNet",
         "stylegan_generator": "networks.stylegan:StyleGANGenerator",
+        "text_discriminator": "networks.text_gan:TextDiscriminator",
+        "text_encoder": "networks.text_encoder:TextEncoder",
+        "text_generator": "networks.text_gan:TextGenerator",
         "unet": "networks.unet:UNet",
         "voxel_discriminator": "networks.voxel:VoxelDiscriminator",
         "voxel_generator": "networks.voxel:VoxelGenerator",

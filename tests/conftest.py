@@ -107,6 +107,17 @@ def domains(tmp_path_factory, smooth):
     return [folder / "source", folder / "target"]
 
 
+@pytest.fixture(scope="session")
+def captioned(tmp_path_factory, smooth):
+    """Return a folder with four captioned images of 16 x 16 pixels."""
+    folder = tmp_path_factory.mktemp("captioned")
+    for place in range(4):
+        Image.fromarray(smooth(place, 16, 16)).save(folder / f"{place}.png")
+    lines = [f"{place}.png,{name},{name} thing" for place, name in enumerate(("red heart", "sun", "blue car", "cat"))]
+    (folder / "captions.csv").write_text("\n".join(["file,name,keywords", *lines]) + "\n")
+    return folder
+
+
 PAGES = {
     "upscaler": {
         "name": "upscaler",

@@ -17,7 +17,13 @@ from img2img.trainer import Trainer
 NAMES = names("models", ".toml")
 SIDE = {"upscale": 32, "translate": 32, "synthesize": 16}
 DATA = {"upscale": "photos", "translate": "pairs", "synthesize": "squares"}
-LABELLED = {"conditional": "classes", "infogan": "classes", "pixelda": "domains", "cogan": "pairs"}  # tasks that learn from other data than their verb's
+LABELLED = {  # tasks that learn from other data than their verb's
+    "cogan": "pairs",
+    "conditional": "classes",
+    "infogan": "classes",
+    "pixelda": "domains",
+    "text": "captioned",
+}
 SMALL = {"width": 4, "widest": 8, "blocks": 2, "hidden": 8, "latent": 6, "patches": 16}
 
 
@@ -188,6 +194,8 @@ def test_bf16(name):
     batch["input"] = torch.rand(2, channels, given, given)
     batch["source"] = torch.rand(2, recipe.data.input_channels or channels, side, side)
     batch["label"] = torch.tensor([1, 0])
+    batch["text"] = torch.randint(1, 4096, (2, 96))
+    batch["box"] = torch.tensor([[0, 0, 0.5, 0.5], [0.2, 0.3, 0.9, 0.8]])
     for phase in recipe.schedule:
         with torch.autocast("cpu", torch.bfloat16):
             found = system.losses(phase, batch, 0)

@@ -18,7 +18,7 @@ def one_hot(labels: Tensor | None, classes: int) -> Tensor:
     if labels.dim() == 2:
         if labels.shape[1] != classes:
             raise ValueError(f"labels have {labels.shape[1]} columns; the network knows {classes} classes")
-        return labels.float()
+        return labels if labels.is_floating_point() else labels.float()
     return functional.one_hot(labels.long(), classes).float()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from img2img.data.images import Images
 from img2img.data.labelled import Labelled
 from img2img.data.stream import Source
+from img2img.networks.conditional import one_hot
 from img2img.recipe import Recipe
 from img2img.systems.generate import Generate
 from img2img.systems.system import Trial, only
@@ -48,7 +49,8 @@ class Asked(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the images of latents."""
-        return self.network(z, labels(self.label, len(z), self.network.classes, z.device))
+        given = labels(self.label, len(z), self.network.classes, z.device)
+        return self.network(z, one_hot(given, self.network.classes).to(z.dtype))
 
 
 class Conditional(Generate):

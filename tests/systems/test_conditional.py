@@ -32,6 +32,7 @@ class Echo(nn.Module):
     classes, latent = 10, 2
 
     def forward(self, z, labels):
+        labels = labels.argmax(1) if labels.dim() == 2 else labels
         return (labels / 10).float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
 
 
@@ -48,6 +49,17 @@ def test_labels_that_are_asked_for():
             system.deployed(label=wrong)
     trial = system.trial({"real": torch.zeros(3, 1, 2, 2), "label": torch.tensor([5, 1, 2])})[""]
     assert torch.equal(trial.output[:, 0, 0, 0], trial.label / 10)
+
+
+def test_half_precision():
+    """As a pipeline runs it: weights and latents in bf16."""
+    system = build(page("cgan")).eval()
+    network, z = system.deployed(label=3).bfloat16(), torch.randn(2, 6)
+    found = network(z.bfloat16())
+    assert found.dtype == torch.bfloat16
+    plain = build(page("cgan")).eval()
+    plain.load_state_dict({key: value.float() for key, value in system.state_dict().items()})
+    assert torch.allclose(found.float(), plain.infer(z, 3), atol=0.05)
 
 
 def test_the_auxiliary_term(batch):

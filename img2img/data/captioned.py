@@ -1,0 +1,104 @@
+"""Images with captions, and perhaps a box in which the image's object is to lie."""
+
+import csv
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from img2img.data.images import resize, signed, squares
+
+BUCKETS = 4096
+"""Numbers that pieces of text are hashed to; 0 stands for nothing."""
+
+LENGTH = 96
+"""Pieces of a caption that count."""
+
+
+def pieces(text: str) -> Tensor:
+    """Return a text as the numbers of its words and of their runs of three letters, (LENGTH,), filled up with 0.
+
+    So a word that was never seen is like those that share letters with it. Case and punctuation do not count; the hash
+    is CRC-32, the same on every machine.
+    """
+    words = re.findall(r"[^\W_]+", text.lower())
+    found = words + [f" {word} "[at : at + 3] for word in words for at in range(len(word)) if len(word) > 1]
+    numbers = [1 + zlib.crc32(piece.encode()) % (BUCKETS - 1) for piece in found[:LENGTH]]
+    return torch.tensor(numbers + [0] * (LENGTH - len(numbers)))
+
+
+class Captioned:
+    """``real`` (C, size, size) in [-1, 1] and its caption ``text`` (LENGTH,), see `pieces`; perhaps ``box`` (4,).
+
+    captions.csv in the folder has the columns file, name and perhaps keywords. In training the caption is the name, or
+    (every second time) the name and some of the keywords; in validation it is the name.
+
+    Args:
+        folder: the images, with captions.csv.
+        size: side in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        boxes: put the image, reduced, at a random place on white, and tell where: x0, y0, x1, y1 in shares of the side.
+        flip: mirror half of the images.
+        validation: nothing is random but the boxes.
+
+    Raises:
+        ValueError: no captions.csv, or one that does not fit the folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: int,
+        channels: int = 3,
+        *,
+        boxes: bool = False,
+        flip: bool = False,
+        validation: bool = False,
+    ) -> None:
+        self.size, self.boxes, self.validation = size, boxes, validation
+        self.flip = flip and not validation
+        table = Path(folder) / "captions.csv"
+        if not table.is_file():
+            raise ValueError(f"{folder}: has no captions.csv with the columns file and name; write one line an image")
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or not {"file", "name"} <= rows[0].keys():
+            raise ValueError(f"{table}: needs the columns file and name, and a line an image")
+        if missing := [row["file"] for row in rows if not (Path(folder) / row["file"]).is_file()]:
+            raise ValueError(f"{table}: {missing[0]!r} is no file; {len(missing)} of {len(rows)} are missing")
+        self.images = squares([Path(folder) / row["file"] for row in rows], channels, size)
+        known = {Path(folder) / row["file"]: row for row in rows}
+        kept = [known[path] for path in self.images.files]
+        self.names = [row["name"] for row in kept]
+        self.keywords = [(row.get("keywords") or "").split() for row in kept]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def caption(self, index: int, rng: np.random.Generator) -> str:
+        """Return what is said of image ``index``."""
+        words = self.keywords[index]
+        if self.validation or not words or rng.random() < 0.5:
+            return self.names[index]
+        some = rng.permutation(len(words))[: 1 + int(rng.integers(len(words)))]
+        return " ".join([self.names[index], *(words[place] for place in some)])
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return image ``index``, perhaps mirrored and in a box, and a caption."""
+        pixels = self.images[index]
+        found = {"text": pieces(self.caption(index, rng))}
+        if self.boxes:
+            side = int(rng.integers(self.size // 3, self.size + 1))
+            x, y = (int(rng.integers(self.size - side + 1)) for _ in range(2))
+            canvas = np.full_like(pixels, 255)
+            canvas[y : y + side, x : x + side] = resize(pixels, side, side)
+            pixels = canvas
+            found["box"] = torch.tensor([x, y, x + side, y + side]) / self.size
+        mirror = bool(self.flip and rng.random() < 0.5)
+        if mirror and self.boxes:
+            x0, y0, x1, y1 = found["box"].tolist()
+            found["box"] = torch.tensor([1 - x1, y0, 1 - x0, y1])
+        return found | {"real": signed(pixels, mirror)}

@@ -1,0 +1,172 @@
+"""Text to image: the generator draws what a caption says, and with boxes where."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from img2img.data.captioned import Captioned, pieces
+from img2img.data.stream import Source
+from img2img.recipe import Recipe
+from img2img.systems.system import System, Trial, only, per_sample
+
+OTHERS = 9
+"""Wrong captions among which the right one is to be found."""
+
+
+class TextToImage(System):
+    """GAN-INT-CLS: the discriminator learns from mismatched captions too, the generator from captions in between.
+
+    Reed et al. 2016 (https://arxiv.org/abs/1605.05396), algorithm 1 and equation 5. Before both players learn,
+    ``encoder`` (of captions) and ``reader`` (of images) learn to agree: as the paper's joint embedding, but by the
+    cross entropy of finding an image's caption among those of the batch, and the other way
+    (https://arxiv.org/abs/2103.00020, figure 3). The players take the embeddings as they are. A generator with
+    ``boxes`` also puts what it draws there (https://arxiv.org/abs/1610.02454).
+    """
+
+    verb = "synthesize"
+    inference = ("generator", "encoder", "reader")
+    learners = {"encoder": ("encoder", "reader")}
+    SHARPNESS = 10.0
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.boxes = bool(getattr(self.generator, "boxes", False))
+
+    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+        """Return the network of a role; the reader's classes are the numbers of an embedding."""
+        if role == "reader":
+            spec = {"classes": self.recipe.networks["encoder"].get("embedding", 128)} | spec
+        return super().network(role, spec)
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """What encoder and reader disagree about, or the game of image and text."""
+        real, box = batch["real"], batch["box"] if self.boxes else None
+        if phase == "encoder":
+            return {"agreement": self.agreement(batch["text"], real)}
+        with torch.no_grad():
+            text = self.encoder(batch["text"])
+        wrong = text.roll(1, 0)
+        z = self.latents(len(real), real.device)
+        fake = self.fake(phase, batch, lambda: self.generator(z, text, box))
+
+        def critic(images: Tensor) -> Tensor:
+            return self.discriminator(images, text, box)
+
+        if phase == "discriminator":
+            found = self.discriminator_terms(critic, real, fake, step)
+            mismatched = self.adversarial.discriminator(
+                critic(real).float(), self.discriminator(real, wrong, box).float()
+            )
+            # Two images may have one caption, which is then not wrong.
+            differ = (batch["text"] != batch["text"].roll(1, 0)).any(1).float()
+            found["adversarial"] = found["adversarial"] / 2
+            return found | {"mismatched": per_sample(mismatched) * differ / 2}
+        between = (text + wrong) / 2
+        score = self.discriminator(self.generator(z, between, box), between, box).float()
+        found = self.generator_terms(critic, real, fake)
+        loss = self.adversarial_weight * per_sample(self.adversarial.generator(score.detach(), score))
+        return found | {"interpolated": loss}
+
+    def agreement(self, captions: Tensor, images: Tensor) -> Tensor:
+        """Return how badly captions and images of a batch find each other, (N,), in nats."""
+        table = self.likeness(captions, images) * self.SHARPNESS
+        own = torch.arange(len(table), device=table.device)
+        ways = [functional.cross_entropy(each, own, reduction="none") for each in (table, table.T)]
+        return (ways[0] + ways[1]) / 2
+
+    def likeness(self, captions: Tensor, images: Tensor) -> Tensor:
+        """Return the cosine of every image (rows) with every caption (columns)."""
+        return functional.normalize(self.reader(images).float(), dim=1) @ self.encoder(captions).float().T
+
+    def latents(self, count: int, device: torch.device) -> Tensor:
+        """Draw latents (N, latent) from torch's generator."""
+        return torch.randn(count, self.generator.latent, device=device)
+
+    def infer(
+        self, inputs: Tensor, text: Tensor | str = "", box: Tensor | tuple[float, ...] | None = None, **controls: Any
+    ) -> Tensor:
+        """Return the images of latents (N, latent).
+
+        Args:
+            inputs: latents.
+            text: what to draw, or the pieces (N, LENGTH) of several texts.
+            box: where: x0, y0, x1, y1 in shares of the side, or (N, 4); None for the middle.
+            controls: of other systems; without effect.
+        """
+        known = text if isinstance(text, Tensor) else pieces(text)[None].to(inputs.device)
+        embedded = self.encoder(known).expand(len(inputs), -1)
+        return self.generator(inputs, embedded, self._boxes(box, inputs)).float().clamp(*self.span)
+
+    def _boxes(self, box: Tensor | tuple[float, ...] | None, like: Tensor) -> Tensor | None:
+        if not self.boxes:
+            return None
+        found = box if isinstance(box, Tensor) else torch.tensor(box or (0.1, 0.1, 0.9, 0.9))
+        return found.to(like.device).float().expand(len(like), 4)
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """A drawing of each caption, and whether the system's own reader finds the caption among ten."""
+        real, captions = batch["real"], batch["text"]
+        drawn = self.infer(self.latents(len(real), real.device), captions, batch.get("box"))
+        likeness = self.likeness(captions, drawn)
+        others = torch.arange(1, 1 + min(OTHERS, len(real) - 1), device=real.device)
+        own = torch.arange(len(real), device=real.device)[:, None]
+        wrong = likeness.gather(1, (own + others) % len(real))
+        right = (likeness.diagonal()[:, None] > wrong).all(1).float()
+        return {"": Trial(drawn, real=real, right=right)}
+
+    def deployed(self, text: str = "", box: tuple[float, ...] | None = None) -> nn.Module:
+        """Return the generator of one text.
+
+        Raises:
+            ValueError: a box that is none, or for a system that knows no boxes.
+        """
+        if box is not None:
+            if not self.boxes:
+                raise ValueError(f"{self.recipe.name}: has no box to choose; a generator with boxes = true has")
+            x0, y0, x1, y1 = box if len(box) == 4 else (1, 1, 0, 0)
+            if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+                raise ValueError(
+                    f"box {tuple(box)} must be x0, y0, x1, y1 in shares of the side, 0 to 1, x0 < x1, y0 < y1"
+                )
+        with torch.no_grad():
+            embedded = self.encoder(pieces(text)[None])
+        return Told(self.generator, embedded, self._boxes(box, embedded))
+
+    def depths(self, **controls: Any) -> tuple[int, int]:
+        """Return the channels of the images."""
+        return super().depths()
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return the captioned images of a folder, see `img2img.data.captioned.Captioned`."""
+        data = self.recipe.data
+        return Captioned(
+            only(folders, self.recipe.name),
+            data.size,
+            data.channels,
+            boxes=self.boxes,
+            flip=data.flip,
+            validation=validation,
+        )
+
+
+class Told(nn.Module):
+    """A generator of one text as a generator of noise: (N, latent) to images.
+
+    Args:
+        network: (latents, embeddings, boxes) to images.
+        embedded: the text, (1, embedding). box: (1, 4), or None.
+    """
+
+    def __init__(self, network: nn.Module, embedded: Tensor, box: Tensor | None) -> None:
+        super().__init__()
+        self.network, self.latent = network, network.latent
+        self.register_buffer("embedded", embedded)
+        self.register_buffer("box", box)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the images of latents."""
+        box = None if self.box is None else self.box.expand(len(z), -1)
+        return self.network(z, self.embedded.expand(len(z), -1), box)

@@ -1,0 +1,175 @@
+"""Captions, boxes, and the game of image and text."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from img2img.data.captioned import BUCKETS, LENGTH, Captioned, pieces
+from img2img.networks.text_encoder import TextEncoder
+from img2img.networks.text_gan import TextDiscriminator, TextGenerator, box_mask, within
+from img2img.recipe import Recipe, read
+from img2img.systems.system import build
+from img2img.trainer import Trainer
+
+
+def test_pieces_of_a_text():
+    found = pieces("Red  heart!")
+    assert found.shape == (LENGTH,) and found.dtype == torch.long and found[:2].min() > 0 and found.max() < BUCKETS
+    assert torch.equal(found, pieces("red heart")) and not torch.equal(found, pieces("heart red"))
+    # Two words, and of each as many runs as it has letters: " re", "red", "ed " and " he", ..., "rt ".
+    assert int((found > 0).sum()) == 2 + 3 + 5
+    shared = set(pieces("hearts").tolist()) & set(found.tolist()) - {0}
+    assert len(shared) >= 4 and not pieces("").any() and (pieces("word " * 200) > 0).all()
+
+
+def test_encoder_is_blind_to_padding_and_order():
+    torch.manual_seed(0)
+    encoder = TextEncoder(6, 8)
+    found = encoder(torch.stack([pieces("red heart"), pieces("heart red"), pieces("blue car")]))
+    assert found.shape == (3, 6) and torch.allclose(found.norm(dim=1), torch.ones(3))
+    assert torch.allclose(found[0], found[1], atol=1e-6) and not torch.allclose(found[0], found[2], atol=1e-2)
+    short = torch.cat([pieces("red heart")[None], torch.zeros(1, 7, dtype=torch.long)], 1)
+    assert torch.allclose(encoder(short)[0], found[0], atol=1e-6)
+
+
+def test_box_masks():
+    """A cell's value is the share of it that the box covers: their sum is the box's area."""
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.75, 1.0], [0.1, 0.2, 0.37, 0.9]])
+    mask = box_mask(boxes, 4)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    assert torch.allclose(mask.mean((1, 2, 3)), area) and (mask[0] == 1).all()
+    wanted = torch.zeros(4, 4)
+    wanted[2:, 1:3] = 1
+    assert torch.equal(mask[1, 0], wanted)
+    fine = box_mask(boxes, 400)[2, 0].view(4, 100, 4, 100).mean((1, 3))
+    assert torch.allclose(fine, mask[2, 0], atol=1e-3)
+    assert torch.equal(within(torch.tensor([[2.0, 3.0]]), boxes[1:2], 4)[0, :2, 3, 2], torch.tensor([2.0, 3.0]))
+
+
+def test_networks_listen_to_text_and_box():
+    torch.manual_seed(0)
+    generator, judge = TextGenerator(4, 4, 16, 3, 6, 5, True).eval(), TextDiscriminator(4, 16, 3, 6, 5, True)
+    for parameter in judge.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    z, text, boxes = torch.randn(2, 4), torch.randn(2, 6), torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    images = generator(z, text, boxes)
+    assert images.shape == (2, 3, 16, 16) and judge(images, text, boxes).shape == (2, 1)
+    for other in ((z, -text, boxes), (z, text, boxes.flip(0)), (-z, text, boxes)):
+        assert not torch.equal(generator(*other), images)
+    assert not torch.equal(judge(images, -text, boxes), judge(images, text, boxes))
+    assert not torch.equal(judge(images, text, boxes.flip(0)), judge(images, text, boxes))
+
+
+def test_captioned(tmp_path):
+    dark = np.zeros((16, 16, 3), np.uint8)
+    Image.fromarray(dark).save(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("file,name,keywords\na.png,red heart,love card\n")
+    plain = Captioned(tmp_path, 16, validation=True)
+    assert torch.equal(plain.item(0, np.random.default_rng(0))["text"], pieces("red heart"))
+    said = {Captioned(tmp_path, 16).caption(0, np.random.default_rng(seed)) for seed in range(60)}
+    assert (
+        "red heart" in said
+        and "red heart love" in said
+        and said <= {f"red heart{more}" for more in ("", " love", " card", " love card", " card love")}
+    )
+    boxed = Captioned(tmp_path, 16, boxes=True, flip=True)
+    for seed in range(20):
+        item = boxed.item(0, np.random.default_rng(seed))
+        drawn = torch.nonzero(item["real"][0] < 0)
+        low, high = drawn.min(0).values, drawn.max(0).values + 1
+        assert torch.allclose(torch.cat([low.flip(0), high.flip(0)]) / 16, item["box"])
+    (tmp_path / "captions.csv").write_text("file,name\nb.png,x\n")
+    with pytest.raises(ValueError, match="'b.png' is no file"):
+        Captioned(tmp_path, 16)
+    (tmp_path / "captions.csv").unlink()
+    with pytest.raises(ValueError, match="has no captions.csv"):
+        Captioned(tmp_path, 16)
+
+
+@pytest.fixture
+def system():
+    torch.manual_seed(0)
+    small = {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
+    return build(read("text_to_image").override(small | {"networks.generator.latent": 6, "data.size": 16})).eval()
+
+
+def test_terms(system):
+    """Algorithm 1: log s_r + (log(1 - s_w) + log(1 - s_f)) / 2; a caption that both have is not wrong for either."""
+    real, fake = torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)
+    same = torch.stack([pieces("sun"), pieces("sun"), pieces("cat")])
+    right = system.encoder(same).detach()
+    system.penalties = []
+
+    def judge(images, text, box=None):
+        if images is not real and not torch.equal(images, real):
+            return torch.full((3, 1), -0.5)
+        return torch.full((3, 1), 2.0 if torch.equal(text, right) else 1.0)
+
+    system.discriminator.forward = judge
+    system.generator.forward = lambda z, text, box=None: fake
+    found = system.losses("discriminator", {"real": real, "text": same}, 1)
+    soft = [float(functional.softplus(torch.tensor(value))) for value in (-2.0, -0.5, 1.0)]
+    assert torch.allclose(found["adversarial"], torch.full((3,), (soft[0] + soft[1]) / 2))
+    # The caption before each, in a ring: cat, sun, sun; the second one's is its own.
+    assert torch.allclose(found["mismatched"], (soft[0] + soft[2]) / 2 * torch.tensor([1.0, 0.0, 1.0]))
+    found = system.losses("generator", {"real": real, "text": same}, 1)
+    assert torch.allclose(found["interpolated"], functional.softplus(torch.tensor(0.5)).expand(3))
+
+
+def test_agreement(system):
+    """Equal likeness everywhere costs log N; what finds its own costs nearly nothing."""
+    captions = torch.stack([pieces(name) for name in ("sun", "cat", "car", "heart")])
+    system.reader.forward = lambda images: torch.ones(4, 128)
+    system.encoder.forward = lambda text: functional.normalize(torch.ones(4, 128), dim=1)
+    assert system.agreement(captions, torch.zeros(4, 3, 16, 16)).tolist() == pytest.approx([np.log(4)] * 4, rel=1e-5)
+    system.reader.forward = lambda images: torch.eye(128)[:4]
+    system.encoder.forward = lambda text: torch.eye(128)[:4]
+    assert system.agreement(captions, torch.zeros(4, 3, 16, 16)).max() < 4 * np.exp(-10)
+    trial = system.trial({"real": torch.zeros(4, 3, 16, 16), "text": captions})[""]
+    assert trial.right.tolist() == [1] * 4
+    system.encoder.forward = lambda text: torch.eye(128)[[0, 2, 1, 3]]
+    assert system.trial({"real": torch.zeros(4, 3, 16, 16), "text": captions})[""].right.tolist() == [1, 0, 0, 1]
+
+
+def test_told(system):
+    z = torch.randn(3, 6)
+    assert torch.equal(system.deployed(text="a red heart")(z).clamp(-1, 1), system.infer(z, text="a red heart"))
+    assert not torch.equal(system.infer(z, text="sun"), system.infer(z, text="a red heart"))
+    with pytest.raises(ValueError, match="has no box to choose"):
+        system.deployed(box=(0, 0, 1, 1))
+
+
+def test_it_draws_what_is_said(tmp_path):
+    """Three names are three colours; each name is drawn in its own."""
+    colours = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
+    (tmp_path / "data").mkdir()
+    for name, colour in colours.items():
+        Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(tmp_path / "data" / f"{name}.png")
+    lines = [f"{name}.png,{name}" for name in colours]
+    (tmp_path / "data" / "captions.csv").write_text("\n".join(["file,name", *lines]) + "\n")
+    settings = {
+        "name": "x",
+        "task": "text",
+        "schedule": {"encoder": 1, "discriminator": 1, "generator": 1},
+        "networks": {
+            "generator": {"type": "text_generator", "latent": 2, "width": 16, "compressed": 16, "embedding": 16},
+            "discriminator": {"type": "text_discriminator", "width": 16, "compressed": 16, "embedding": 16},
+            "encoder": {"type": "text_encoder", "width": 16, "embedding": 16},
+            "reader": {"type": "classifier", "width": 4},
+        },
+        "adversarial": {"type": "logistic"},
+        "penalty": [{"type": "r1", "weight": 0.1}],
+        "optimizer": {"lr": 2e-3, "betas": [0.0, 0.9], "encoder": {"lr": 1e-2}},
+        "data": {"size": 8, "flip": False},
+        "train": {"images": 6 * 250, "batch": 6, "ema": 0.9, "log_images": 100000, "validate_images": 10000},
+    }
+    options = {"device": "cpu", "precision": "fp32", "progress": False}
+    trainer = Trainer(Recipe.parse(settings), tmp_path / "data", tmp_path / "run", **options)
+    trainer.run()
+    system = trainer._averaged()
+    with torch.no_grad():
+        for place, name in enumerate(colours):
+            drawn = system.infer(torch.randn(8, 2), text=name).mean((0, 2, 3))
+            assert int(drawn.argmax()) == place and drawn[place] > 0.3, (name, drawn)
