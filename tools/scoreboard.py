@@ -43,10 +43,15 @@ def label(run: dict[str, Any]) -> str:
 
 
 def train_one(recipe: Recipe, data: list[Path] | None, out: Path, seed: int) -> dict[str, Any]:
-    """Train a page, or go on with it; return its last validation and the seconds of all sittings."""
+    """Train a page, or go on with it; return its last validation and the seconds of all sittings.
+
+    Raises:
+        ValueError: the folder holds a run of another game.
+    """
     import torch
 
     import img2img
+    from img2img.trainer import Diverged
 
     target, wanted = out / "result.json", recipe.toml()
     page, clock = out.parent / f"{out.name}.toml", out / "seconds.json"
@@ -55,12 +60,13 @@ def train_one(recipe: Recipe, data: list[Path] | None, out: Path, seed: int) -> 
         return json.loads(target.read_text(encoding="utf-8"))
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     page.write_text(wanted, encoding="utf-8")
     before = json.loads(clock.read_text()) if clock.is_file() else 0.0
     start, failure = time.perf_counter(), ""
     try:
         img2img.train(page, data, out, seed=seed, device="cpu", precision="fp32", progress=False, doctor=False)
-    except ValueError as error:
+    except Diverged as error:
         failure = str(error)
     finally:
         seconds = before + time.perf_counter() - start

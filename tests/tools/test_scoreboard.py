@@ -74,3 +74,7 @@ set = { "networks.generator.width" = 8 }
     )
     assert more.returncode == 0 and json.loads(result.read_text())["images"] == 512
     assert "no run 'wide'" in subprocess.run([*command, "--only", "wide"], capture_output=True, text=True).stderr
+
+
+def test_what_the_paper_said_stands_on_the_page():
+    assert board_tool.said("unrolled", "modes[ring-8]").startswith("all 8")
