@@ -27,7 +27,7 @@ ROLLBACKS = 3
 """How often a run may go back to its best state before it gives up."""
 
 
-class Diverged(ValueError):
+class Diverged(ValueError):  # noqa: N818 (a name that reads well at the raise)
     """The run went somewhere from which training on is no use."""
 
 
