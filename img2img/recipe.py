@@ -39,7 +39,6 @@ class Data:
     rotate: bool = False
     flat: float = 0.0
 
-
     @property
     def points(self) -> bool:
         """Whether the data are points of a plane, drawn from a formula."""
