@@ -84,7 +84,7 @@ def test_version_and_dependencies():
         for found in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
             imported.add(found)
     distributions = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image"}
-    asked_for = {"zstandard"}  # only where it is there, with a hint where it is not
+    asked_for = {"zstandard", "torch_fidelity"}  # only where it is there, with a hint where it is not
     foreign = imported - set(sys.stdlib_module_names) - {"img2img"} - asked_for
     missing = {distributions.get(name, name).replace("_", "-") for name in foreign} - listed - optional
     assert not missing, f"imported, but not in pyproject.toml: {missing}"

@@ -1,7 +1,7 @@
 """Log-likelihood by a Parzen window: what early papers report, kept to compare with them.
 
-It misleads (Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3): in many dimensions the estimate is far
-from the true likelihood, and it prefers samples at cluster centres to real images. Do not choose models by it.
+It misleads (Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3): in many dimensions the estimate has
+little to do with the true likelihood, and samples at cluster centres get more than real images. Choose no model by it.
 """
 
 import math

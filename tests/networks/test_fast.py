@@ -26,7 +26,8 @@ def test_merged_kernel_is_the_sum_of_its_branches(expand, residual):
     x = torch.randn(2, 4, 7, 5, dtype=torch.float64)
     expected = functional.conv2d(x, conv.weight, conv.bias, padding=1)
     if expand:
-        expected = expected + functional.conv2d(
+        wide = 4 * expand
+        expected = expected + wide**-0.5 * functional.conv2d(
             functional.conv2d(x, conv.widen[:, :, None, None]), conv.narrow, padding=1
         )
     if residual:
