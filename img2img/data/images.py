@@ -46,37 +46,6 @@ class Images:
         return {"real": signed(self.images[index], bool(self.flip and rng.random() < 0.5))}
 
 
-class Planes(Store):
-    """As `Store`, for what is neither grey nor RGB: RGB with alpha, and arrays of any number of channels.
-
-    Args:
-        files: image files, or ``.npy`` files that hold (H, W) or (H, W, ``channels``) uint8 or uint16.
-        channels: 4 takes images with their alpha as it is (255 where they have none); any other number but 1 and 3
-            takes ``.npy`` files only.
-        name: as in `Store`.
-        reduce: as in `Store`.
-    """
-
-    def __init__(self, files: list[Path], channels: int, name: str, reduce: Callable[[np.ndarray], np.ndarray]) -> None:
-        super().__init__([])
-        folder = fetch.cache() / "decoded"
-        for path in tqdm(files, desc=f"decode {name}", unit="image", disable=None, leave=False):
-            facts = os.stat(path)
-            key = json.dumps([str(path.resolve()), facts.st_size, facts.st_mtime_ns, channels, name, "planes"])
-            target = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-            if not target.is_file():
-                try:
-                    pixels = reduce(planes(path, channels))
-                except (ValueError, OSError, EOFError, cv2.error) as error:
-                    tqdm.write(f"{path}: {' '.join(str(error).split())} (skipped)", file=sys.stderr)
-                    self.skipped.append(path)
-                    continue
-                with atomic(target) as temporary:
-                    np.save(temporary, pixels)
-            self.stored.append(target)
-            self.files.append(path)
-
-
 class Packed(Store):
     """As `Store`, for many small images: all in one memory map, which is made anew when a file is added or changed.
 
@@ -150,7 +119,9 @@ def squares(files: list[Path], channels: int, size: int) -> Store:
 
 
 def planes(path: Path, channels: int) -> np.ndarray:
-    """Return a file's pixels as uint8 (H, W, ``channels``), alpha as it is.
+    """Return a file's pixels as uint8 (H, W, ``channels``), alpha as it is (255 where there is none).
+
+    A ``.npy`` file holds (H, W) or (H, W, ``channels``) of uint8 or uint16; image files have 1, 3 or 4 channels.
 
     Raises:
         ValueError: the file is not readable, or has another number of channels.
@@ -165,7 +136,10 @@ def planes(path: Path, channels: int) -> np.ndarray:
         if pixels.shape[2] < 3:
             colour, alpha = pixels[..., :1].repeat(3, axis=2), pixels[..., 1:]
         return np.concatenate([colour, alpha if alpha.size else np.full_like(colour[..., :1], 255)], axis=2)
-    pixels = np.load(path, allow_pickle=False)
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, EOFError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] != channels or pixels.dtype not in (np.uint8, np.uint16) or not pixels.size:
         raise ValueError(
@@ -176,12 +150,12 @@ def planes(path: Path, channels: int) -> np.ndarray:
 
 
 def stored(files: list[Path], channels: int, name: str, reduce: Callable[[np.ndarray], np.ndarray]) -> Store:
-    """Return the decoded ``files``: a `Store` of grey or RGB images, or `Planes` for another number of channels.
+    """Return the decoded ``files``, through `planes` where they are more than grey or RGB images.
 
     Files that cannot be read are named once on stderr, left out, and counted there in the end.
     """
     plain = channels in (1, 3) and not any(path.suffix.lower() == ".npy" for path in files)
-    found = (Store if plain else Planes)(files, channels, name, reduce)
+    found = Store(files, channels, name, reduce) if plain else Store(files, channels, f"{name} planes", reduce, planes)
     if len(found.skipped) > 1:
         tqdm.write(f"{len(found.skipped)} of {len(files)} images cannot be read and are left out", file=sys.stderr)
     return found

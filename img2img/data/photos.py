@@ -69,6 +69,7 @@ class Store:
         channels: 1 or 3.
         name: what this view of the files is called; with ``reduce`` it is part of the cache's key.
         reduce: a function on the whole image, applied before it is stored.
+        decode: (file, channels) -> uint8 (H, W, channels); ``name`` tells it from another one.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Store:
         channels: int = 3,
         name: str = "plain",
         reduce: Callable[[np.ndarray], np.ndarray] | None = None,
+        decode: Callable[[Path, int], np.ndarray] = rgb,
     ) -> None:
         self.files: list[Path] = []
         self.stored: list[Path] = []
@@ -91,7 +93,7 @@ class Store:
             stored = folder / f"{key}.npy"
             if not stored.is_file():
                 try:
-                    pixels = rgb(path, channels)
+                    pixels = decode(path, channels)
                     pixels = reduce(pixels) if reduce else pixels
                 except (ValueError, cv2.error) as error:
                     line = str(error) if isinstance(error, picture.UnreadableImage) else f"{path}: {error}"
