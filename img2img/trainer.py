@@ -603,12 +603,19 @@ def curve(log: Path, path: Path) -> None:
                 points.setdefault(name.removeprefix("validation/"), []).append((line["images"], value))
     if not points:
         return
-    figure = Figure(figsize=(7, 2.2 * len(points)), layout="constrained")
-    for place, (name, found) in enumerate(points.items()):
-        axes = figure.add_subplot(len(points), 1, place + 1)
-        axes.plot(*zip(*found, strict=True), marker=".")
-        axes.set_ylabel(name)
+    panels: dict[str, list[str]] = {}
+    for name in points:
+        whole = name.rpartition("_")[0]  # of a direction: kid_ab
+        panels.setdefault(whole if whole in points else name, []).append(name)
+    figure = Figure(figsize=(7, 2.2 * len(panels)), layout="constrained")
+    for place, (title, names) in enumerate(panels.items()):
+        axes = figure.add_subplot(len(panels), 1, place + 1)
+        for name in names:
+            axes.plot(*zip(*points[name], strict=True), marker=".", label=name.removeprefix(f"{title}_"))
+        axes.set_title(title, fontsize="medium")
         axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize="small")
     axes.set_xlabel("training images")
     with checkpoint.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=90)
