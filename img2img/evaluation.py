@@ -90,7 +90,6 @@ class Judge:
         self.names, self.options = list(names), options
         self.metrics: dict[tuple[str, str], Any] = {(name, ""): metric(name, **options) for name in names}
         self.spread: dict[str, Spread] = {}
-        self.several = False
 
     def reset(self) -> None:
         """Forget all outputs; what is known of real images stays."""
@@ -110,7 +109,6 @@ class Judge:
         def unit(images: Tensor) -> Tensor:
             return ((images.float() - low) / (high - low)).clamp(0, 1)
 
-        self.several = "" not in trials
         for direction, trial in trials.items():
             output, known = unit(trial.output), {}
             for name in self.names:
@@ -134,8 +132,9 @@ class Judge:
     def compute(self) -> dict[str, float]:
         """Return each metric's value; with several directions their mean, and each as ``NAME_DIRECTION``."""
         table: dict[str, dict[str, float]] = {}
+        several = any(direction for _, direction in self.metrics)
         for (name, direction), found in self.metrics.items():
-            if not direction and self.several:
+            if not direction and several:
                 continue
             table.setdefault(name, {})[direction] = float(found.compute())
         for direction, found in self.spread.items():

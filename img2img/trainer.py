@@ -244,9 +244,9 @@ class Trainer:
         state = self.out / "best.state.safetensors"
         if not self.rollback or self.rollbacks >= ROLLBACKS or not state.is_file():
             return False
-        rate, rollbacks, sums = self.rate / 2, self.rollbacks + 1, {}
+        rate, rollbacks = self.rate / 2, self.rollbacks + 1
         self._resume(state)
-        self.rate, self.rollbacks, self.sums = rate, rollbacks, sums
+        self.rate, self.rollbacks, self.sums = rate, rollbacks, {}
         self.alarms = Alarms()
         text = f"back to {self.images} images, on at {self.rate:g} times the page's rate"
         self._alarm(Alarm("rollback", text), board)

@@ -110,14 +110,13 @@ class ResNet(nn.Module):
 
     def described(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return ``forward(x)`` and ``features(x)`` from a single pass."""
-        found, given = [], x
+        found = []
         for place, layer in enumerate(self.down):
             if place in self.encoder:
                 found.append(x)
             x = layer(x)
         if len(self.down) in self.encoder:
             found.append(x)
-        assert found[0] is given
         return self.up(x), found
 
     def feature_channels(self, layers: Iterable[int] | None = None) -> list[int]:

@@ -27,23 +27,21 @@ class Unpaired(System):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        data = recipe.data
-        depth = {"a": data.input_channels or data.channels, "b": data.channels}
-        self.pool = nn.ModuleDict({side: Pool(50, depth[side], data.size) for side in OTHER})
+        depth = dict(zip(OTHER, self.depths(), strict=True))
+        self.pool = nn.ModuleDict({side: Pool(50, depth[side], recipe.data.size) for side in OTHER})
 
     def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
         """Return a pair: a generator for each direction, a discriminator for each side."""
-        data = self.recipe.data
-        depth = {"a": data.input_channels or data.channels, "b": data.channels}
+        size, depth = self.recipe.data.size, dict(zip(OTHER, self.depths(), strict=True))
         if role == "generator":
             return nn.ModuleDict(
                 {
-                    a + b: part("network", spec, input_channels=depth[a], channels=depth[b], size=data.size)
+                    a + b: part("network", spec, input_channels=depth[a], channels=depth[b], size=size)
                     for a, b in OTHER.items()
                 }
             )
         return nn.ModuleDict(
-            {side: part("network", spec, inputs=depth[side], channels=depth[side], size=data.size) for side in OTHER}
+            {side: part("network", spec, inputs=depth[side], channels=depth[side], size=size) for side in OTHER}
         )
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
