@@ -194,7 +194,7 @@ class SetMetric:
         Raises:
             ValueError: Too few images.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every metric has its own
 
     @property
     def outputs(self) -> Tensor:

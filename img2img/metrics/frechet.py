@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from img2img.metrics.distribution import SetMetric, enough
 
@@ -77,9 +77,6 @@ class FrechetDistance(SetMetric):
     Args:
         network: efficientnet_lite0, inception, digits, stacked_digits, or pixels; see `Embedding`.
     """
-
-    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0"):
-        super().__init__(network)
 
     def compute(self) -> float:
         """Return the squared distance.

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from img2img.metrics.distribution import SetMetric, enough, in_blocks
 
@@ -47,9 +47,6 @@ class KernelDistance(SetMetric):
     Args:
         network: efficientnet_lite0, inception, digits, stacked_digits, or pixels; see `Embedding`.
     """
-
-    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0"):
-        super().__init__(network)
 
     def compute(self) -> float:
         """Return the squared discrepancy.

@@ -68,7 +68,7 @@ def _coverage(output: Tensor, real: Tensor, reach: Tensor) -> float:
 
 
 class _Manifold(SetMetric):
-    def __init__(self, network: str | nn.Module, k: int):
+    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0", k: int = 3):
         super().__init__(network)
         if k < 1:
             raise ValueError(f"k = {k} must be 1 or more")
@@ -87,9 +87,6 @@ class Precision(_Manifold):
         k: Neighbours that make a neighbourhood.
     """
 
-    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0", k: int = 3):
-        super().__init__(network, k)
-
     def compute(self) -> float:
         """Return the share, 0 to 1.
 
@@ -107,9 +104,6 @@ class Recall(_Manifold):
         k: Neighbours that make a neighbourhood.
     """
 
-    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0", k: int = 3):
-        super().__init__(network, k)
-
     def compute(self) -> float:
         """Return the share, 0 to 1.
 
@@ -119,16 +113,18 @@ class Recall(_Manifold):
         return share_within(self.real, self.outputs, radii(self.outputs, self.k))
 
 
-class Density(_Manifold):
+class _Counted(_Manifold):
+    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0", k: int = 5):
+        super().__init__(network=network, k=k)
+
+
+class Density(_Counted):
     """How densely real images lie around outputs; higher is better, 1 for equal distributions. See `density_coverage`.
 
     Args:
         network: efficientnet_lite0, inception, digits, stacked_digits, or pixels; see `Embedding`.
         k: Neighbours that make a neighbourhood.
     """
-
-    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0", k: int = 5):
-        super().__init__(network, k)
 
     def compute(self) -> float:
         """Return the density, 0 or more.
@@ -139,16 +135,13 @@ class Density(_Manifold):
         return _density(self.outputs, self.real, self._reach, self.k)
 
 
-class Coverage(_Manifold):
+class Coverage(_Counted):
     """Share of real images with an output nearby; higher is better. See `density_coverage`.
 
     Args:
         network: efficientnet_lite0, inception, digits, stacked_digits, or pixels; see `Embedding`.
         k: Neighbours that make a neighbourhood.
     """
-
-    def __init__(self, *, network: str | nn.Module = "efficientnet_lite0", k: int = 5):
-        super().__init__(network, k)
 
     def compute(self) -> float:
         """Return the share, 0 to 1.
