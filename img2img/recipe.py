@@ -38,6 +38,7 @@ class Data:
     flip: bool = True
     rotate: bool = False
     flat: float = 0.0
+    labels: int = 0
 
     @property
     def points(self) -> bool:
@@ -105,6 +106,7 @@ BOUNDS = {
     "data.channels": (1, 3),
     "data.input_channels": (0, 64),
     "data.scale": (1, 64),
+    "data.labels": (0, math.inf),
     "train.images": (1, math.inf),
     "train.batch": (1, 2**20),
     "train.accumulate": (1, 2**20),

@@ -22,6 +22,7 @@ TABLES: dict[str, dict[str, str]] = {
         "paired": "systems.paired:Paired",
         "pyramid": "systems.pyramid:Pyramid",
         "pixelda": "systems.adapt:PixelDA",
+        "semi_supervised": "systems.semi_supervised:SemiSupervised",
         "simgan": "systems.adapt:SimGAN",
         "super_resolve": "systems.super_resolve:SuperResolve",
         "text": "systems.text:TextToImage",

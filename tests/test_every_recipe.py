@@ -22,6 +22,7 @@ LABELLED = {  # tasks that learn from other data than their verb's
     "conditional": "classes",
     "infogan": "classes",
     "pixelda": "domains",
+    "semi_supervised": "classes",
     "text": "captioned",
 }
 SMALL = {"width": 4, "widest": 8, "blocks": 2, "hidden": 8, "latent": 6, "patches": 16}
@@ -190,7 +191,7 @@ def test_bf16(name):
     system = build(recipe).train()
     side, given = recipe.data.size, recipe.data.size // recipe.data.scale
     channels = recipe.data.channels
-    batch = {name: torch.rand(2, channels, side, side) for name in ("real", "target", "a", "b")}
+    batch = {name: torch.rand(2, channels, side, side) for name in ("real", "labelled", "target", "a", "b")}
     batch["input"] = torch.rand(2, channels, given, given)
     batch["source"] = torch.rand(2, recipe.data.input_channels or channels, side, side)
     batch["label"] = torch.tensor([1, 0])

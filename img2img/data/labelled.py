@@ -55,6 +55,43 @@ class Labelled:
         return {"real": signed(self.images[index], mirror), "label": self.labels[index].clone()}
 
 
+class FewLabels(Labelled):
+    """``real`` images of whatever class, and beside each a ``labelled`` one with its ``label``, drawn of a few.
+
+    The few are the first of each class as file names sort, as many of each.
+
+    Args:
+        folder, size, channels, flip, classes: as in `Labelled`.
+        labels: how many of all images have a label; 0 for all.
+
+    Raises:
+        ValueError: as `Labelled`, or no number of labels that all classes can have alike.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: int,
+        channels: int = 1,
+        *,
+        labels: int = 0,
+        flip: bool = False,
+        classes: int = 0,
+    ) -> None:
+        super().__init__(folder, size, channels, flip=flip, classes=classes)
+        count = len(self.names)
+        if labels % count:
+            raise ValueError(f"data.labels = {labels} must be a multiple of the {count} classes, e.g. {count * 10}")
+        self.known = torch.cat(
+            [torch.nonzero(self.labels == place)[: labels // count or None, 0] for place in range(count)]
+        )
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return image ``index``, and an image of the few with its class."""
+        few = super().item(int(self.known[rng.integers(len(self.known))]), rng)
+        return {"real": super().item(index, rng)["real"], "labelled": few["real"], "label": few["label"]}
+
+
 class Adaptation:
     """Labelled images of one domain, images of another: ``source``, ``label``, ``target``, both in [-1, 1].
 
