@@ -123,7 +123,12 @@ def parser() -> argparse.ArgumentParser:
 
     found = command("evaluate", _evaluate, "measure a trained system on a folder of images")
     found.add_argument("model", help="weight, run folder or file")
-    found.add_argument("--data", required=True, nargs="+", metavar="FOLDER", help="images, or pairs for a translator")
+    found.add_argument(
+        "--data",
+        nargs="+",
+        metavar="FOLDER",
+        help="images, or pairs for a translator; none for points drawn from a formula",
+    )
     found.add_argument("--metrics", default="psnr,ssim", help="e.g. psnr,ssim,perceptual[efficientnet_lite0],kid")
     found.add_argument("--images", type=int, default=0, help="how many, evenly spread; default: all")
     found.add_argument("--seed", type=int, default=0, help="of what is random in it")
@@ -274,7 +279,7 @@ def train_process(options: dict[str, Any]) -> dict[str, Any]:
 def _evaluate(a: argparse.Namespace) -> None:
     found = img2img.evaluate(
         a.model,
-        a.data,
+        a.data or [],
         metrics=a.metrics.split(","),
         images=a.images,
         seed=a.seed,

@@ -15,6 +15,9 @@ from img2img.pipeline import Pipeline
 from img2img.registry import part
 from img2img.systems.system import Trial
 
+POINTS = 10_000
+"""How many points of a formula are looked at where nobody says how many."""
+
 
 class Mean:
     """A distance of one output to its target as a metric: averaged over the images."""
@@ -159,22 +162,27 @@ def evaluate(
 
     An upscaler gets each image reduced as its recipe says, and is compared with the image itself on the Y channel with
     a border of ``scale`` pixels left out. Any other system is tried out as its training validates it, at the page's
-    size. Results are rounded to 8 bits first, as a user gets them.
+    size. Images are rounded to 8 bits first, as a user gets them; points of a toy are not.
 
     Args:
         pipe: the trained system.
-        folders: as for the validation of its training.
+        folders: as for the validation of its training; none for a toy that is drawn from a formula.
         metrics: names of the registry.
-        images: how many, evenly spread; 0 for all.
+        images: how many, evenly spread; 0 for all, of a formula `POINTS`.
         seed: of what is random in it.
         progress: show a bar.
 
     Raises:
-        ValueError: a metric or task that cannot be judged so, or a folder without images.
+        ValueError: a metric or task that cannot be judged so, no folder, or one without images.
     """
+    points = bool(pipe.recipe and pipe.recipe.data.points)
+    if not folders and not points:
+        raise ValueError(f"{pipe.name}: is judged on images; name their folder (--data)")
     if pipe.system is not None and pipe.task != "super_resolve":
         judge = Judge(metrics)
         source = pipe.system.source(folders, validation=True)
+        if points:
+            source.count = images or POINTS
         if not len(source):
             raise ValueError(f"{folders[0]}: no readable images in it")
         bar = tqdm(total=min(images or len(source), len(source)), unit="image", disable=None if progress else True)
@@ -183,11 +191,10 @@ def evaluate(
             batch = {name: value.to(pipe.device) for name, value in batch.items()}
             with torch.inference_mode():
                 trials = pipe.system.trial(batch)
-            low, high = pipe.system.span
-            judge.update(
-                {name: trial._replace(output=_rounded(trial.output, low, high)) for name, trial in trials.items()},
-                (low, high),
-            )
+            span = pipe.system.span
+            if not points:
+                trials = {name: trial._replace(output=_rounded(trial.output, *span)) for name, trial in trials.items()}
+            judge.update(trials, span)
             bar.update(len(next(iter(batch.values()))))
         bar.close()
         return judge.compute()
