@@ -69,6 +69,15 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype)
 
 
+def training_layout(system: torch.nn.Module, device: torch.device) -> torch.memory_format:
+    """Return the memory layout in which a system learns: channels last, if no network of it learns slower so on a CPU.
+
+    A network says so by ``contiguous_on_cpu``: transposed convolutions made a pix2pix step 1.08 times as long.
+    """
+    plain = device.type == "cpu" and any(getattr(each, "contiguous_on_cpu", False) for each in system.children())
+    return torch.contiguous_format if plain else torch.channels_last
+
+
 def keep_memory() -> bool:
     """Keep freed tensors in the process instead of handing every one back to the system (glibc only).
 

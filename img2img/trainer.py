@@ -95,7 +95,8 @@ class Trainer:
         resuming = self.last.is_file()
         if not resuming:
             initialise(self.system)
-        self.system.to(self.device, memory_format=torch.channels_last)
+        self.layout = engine.training_layout(self.system, self.device)
+        self.system.to(self.device, memory_format=self.layout)
         decay = recipe.train.ema
         self.ema = nn.ModuleDict(
             {r: EMA(getattr(self.system, r), decay) for r in self.system.inference} if decay else {}
@@ -304,8 +305,9 @@ class Trainer:
             for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
                 p.grad.copy_(grad.view_as(p))
         self.scaler.unscale_(optimizer) if self.scaler.is_enabled() else None
-        limit = self.recipe.train.clip_gradient or math.inf
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if self.recipe.train.clip_gradient:  # elsewhere another pass over all gradients would multiply them by 1
+            nn.utils.clip_grads_with_norm_(parameters, self.recipe.train.clip_gradient, norm)
         if not torch.isfinite(norm) and not self.scaler.is_enabled():
             raise Diverged(
                 f"{self.out}: the gradient of {phase} is not finite at step {self.step}; lower optimizer.lr, set "
@@ -453,7 +455,7 @@ class Trainer:
     def _to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move a batch where the networks are, in place: phases that share a batch know it again."""
         for name, value in batch.items():
-            form = torch.channels_last if value.dim() == 4 else torch.preserve_format
+            form = self.layout if value.dim() == 4 else torch.preserve_format
             batch[name] = value.to(self.device, non_blocking=True, memory_format=form)
         return batch
 

@@ -27,7 +27,8 @@ Network = Callable[[Tensor], Tensor]
 MINIMUM_TILE = 32
 """Side in input pixels below which a tile is not halved any more when memory runs out."""
 CPU_BUDGET = 512 * 2**20
-"""Most bytes of activations that a tile may take on a CPU: larger tiles are no faster."""
+"""Most bytes of activations that a tile may take on a CPU, where larger tiles are no faster; an image that fits into
+twice as much is not cut, since the context of its few tiles would cost more than that."""
 PATCHES = 16
 """Patches whose statistics are gathered at once: few are no fair sample of an image, small ones are mostly border."""
 
@@ -387,6 +388,8 @@ def choose_tile(
             budgets = [int(0.7 * torch.cuda.mem_get_info(device)[0])]
         else:
             half = psutil.virtual_memory().available // 2
+            if height * width * 1.34 * bytes_per_pixel <= min(half, 2 * CPU_BUDGET):
+                return None
             budgets = [min(half, CPU_BUDGET), half]
     else:
         budgets = [budget]

@@ -49,7 +49,10 @@ class UNet(nn.Module):
     Attributes:
         multiple: what H and W must be a multiple of.
         margin: how far in pixels, in such multiples, an input pixel reaches while the norms' statistics stand still.
+        contiguous_on_cpu: see `img2img.engine.training_layout`.
     """
+
+    contiguous_on_cpu = True
 
     def __init__(
         self,
