@@ -109,6 +109,8 @@ TABLES: dict[str, dict[str, str]] = {
     "metric": {
         "accuracy": "metrics.labels:Accuracy",
         "assigned_accuracy": "metrics.labels:AssignedAccuracy",
+        "box_iou": "metrics.boxes:BoxIoU",
+        "caption_accuracy": "metrics.captions:CaptionAccuracy",
         "confident": "metrics.modes:Confident",
         "coverage": "metrics.manifold:Coverage",
         "density": "metrics.manifold:Density",

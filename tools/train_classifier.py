@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from img2img import checkpoint
 from img2img.data.labelled import Labelled
@@ -57,16 +57,21 @@ def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
 
 
 def publish(network: Classifier, name: str, size: int, facts: dict, shelf: Path) -> dict:
-    """Write the classifier in half precision and its card into the shelf's manifest; return the card."""
+    """Write the classifier and its card into the shelf; return the card."""
     options = {
         "classes": network.head.out_features,
         "channels": network.layers[0].in_channels,
         "width": network.layers[0].out_channels,
         "hidden": network.head.in_features,
     }
+    return shelve(network, name, {"network": options, "size": size}, facts, shelf)
+
+
+def shelve(network: nn.Module, name: str, recipe: dict, facts: dict, shelf: Path) -> dict:
+    """Write a network in half precision, what it is built by, and its card in the shelf's manifest; return the card."""
     halves = {key: v.half() if v.is_floating_point() else v for key, v in network.state_dict().items()}
     target = shelf / f"{name}.safetensors"
-    checkpoint.save(target, halves, {"recipe": {"network": options, "size": size}, "name": name, **facts})
+    checkpoint.save(target, halves, {"recipe": recipe, "name": name, **facts})
     body = target.read_bytes()
     card = {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body), **facts}
     manifest = shelf / "manifest.json"

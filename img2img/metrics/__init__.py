@@ -38,6 +38,8 @@ HIGHER_IS_BETTER = frozenset(
     {
         "accuracy",
         "assigned_accuracy",
+        "box_iou",
+        "caption_accuracy",
         "confident",
         "coverage",
         "density",
