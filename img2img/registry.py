@@ -14,6 +14,8 @@ from typing import Any
 
 TABLES: dict[str, dict[str, str]] = {
     "task": {
+        "adversarial_autoencoder": "systems.autoencode:AdversarialAutoencoder",
+        "bidirectional": "systems.bidirectional:Bidirectional",
         "cogan": "systems.adapt:CoGAN",
         "conditional": "systems.conditional:Conditional",
         "contrastive": "systems.contrastive:Contrastive",
@@ -36,7 +38,9 @@ TABLES: dict[str, dict[str, str]] = {
         "cogan_generator": "networks.cogan:CoGANGenerator",
         "dcgan_discriminator": "networks.dcgan:DCGANDiscriminator",
         "dcgan_generator": "networks.dcgan:DCGANGenerator",
+        "encoder": "networks.joint:Encoder",
         "fast": "networks.fast:Fast",
+        "joint_discriminator": "networks.joint:JointDiscriminator",
         "lapgan_discriminator": "networks.lapgan:LAPGANDiscriminator",
         "lapgan_generator": "networks.lapgan:LAPGANGenerator",
         "mlp": "networks.mlp:MLP",

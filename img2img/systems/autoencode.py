@@ -1,0 +1,77 @@
+"""Latents of images: systems with an encoder, and an autoencoder whose codes a game brings to the prior."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from img2img.registry import options
+from img2img.systems.generate import Generate
+from img2img.systems.system import Trial
+
+
+class Encoding(Generate):
+    """What systems with an encoder share: it learns with the generator, which makes images of its codes again.
+
+    An ``encoder`` with twice as many outputs as the latent has numbers gives mean and log variance of a Gaussian, from
+    which codes are drawn while it learns. A page's fidelity terms compare reconstructions with the images.
+    """
+
+    inference = ("generator", "encoder")
+    learners = {"generator": ("generator", "encoder")}
+    comparisons = ("reconstruction",)
+    simultaneous = False
+
+    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+        """Return the network of a role; what takes or gives latents has as many as the generator.
+
+        Raises:
+            ValueError: the page does not have its generator first.
+        """
+        if role != "generator":
+            if "generator" not in self._modules:
+                raise ValueError(f"{self.recipe.name}: put the generator first under [networks]")
+            known = options("network", spec["type"])
+            spec = {key: self.generator.latent for key in ("latent", "inputs") if key in known} | spec
+        return super().network(role, spec)
+
+    def encode(self, images: Tensor, draw: bool = False) -> Tensor:
+        """Return the codes (N, latent) of images (N, C, H, W) in [-1, 1], in float32.
+
+        Args:
+            images: what to encode.
+            draw: draw from what a stochastic encoder says, in place of its mean.
+        """
+        found, latent = self.encoder(images).float(), self.generator.latent
+        mean, spread = found[:, :latent], found[:, latent:]
+        if not (draw and spread.shape[1]):
+            return mean
+        return mean + torch.randn_like(mean) * (spread / 2).exp()
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Return the images (N, C, H, W) of the codes of images."""
+        return self.infer(self.encode(images))
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """The reconstruction of each real image."""
+        real = batch["real"]
+        return {"": Trial(self.reconstruct(real), real, real, real)}
+
+
+class AdversarialAutoencoder(Encoding):
+    """The encoder learns to reconstruct, and to make codes that a discriminator cannot tell from the normal prior.
+
+    Makhzani et al. 2015 (https://arxiv.org/abs/1511.05644), section 2: what is real to the discriminator is a latent
+    drawn from the prior, what is made is a code. The paper's two steps of the encoder, reconstruction and
+    regularisation, are one here, whose weights the page chooses.
+    """
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The game over codes, and what reconstructions lack."""
+        real = batch["real"]
+        prior = self.latents(len(real), real.device)
+        code = self.fake(phase, batch, lambda: self.encode(real, draw=True))
+        if phase == "discriminator":
+            return self.discriminator_terms(self.discriminator, prior, code, step)
+        found = self.generator_terms(self.discriminator, prior, code)
+        return found | self.fidelity_terms(self.generator(code).float(), real, step)
