@@ -20,6 +20,7 @@ DATA = {"upscale": "photos", "translate": "pairs", "synthesize": "squares"}
 LABELLED = {  # tasks that learn from other data than their verb's
     "cogan": "pairs",
     "conditional": "classes",
+    "dtn": "domains",
     "infogan": "classes",
     "pixelda": "domains",
     "semi_supervised": "classes",

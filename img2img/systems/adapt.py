@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from img2img.adversarial.pool import Pool
 from img2img.data.labelled import Adaptation
 from img2img.data.stream import Source
 from img2img.recipe import Recipe
+from img2img.registry import part
 from img2img.systems.system import System, Trial
 from img2img.systems.unpaired import unpaired_images
 
@@ -65,16 +67,91 @@ class PixelDA(System):
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of a labelled source folder and of a target folder; see `img2img.data.labelled.Adaptation`."""
-        data = self.recipe.data
-        return Adaptation(
-            folders,
-            data.size,
-            data.channels,
-            input_channels=data.input_channels,
-            classes=self.recipe.networks["classifier"].get("classes", 10),
-            flip=data.flip,
-            validation=validation,
-        )
+        return adaptation(self, folders, validation, self.recipe.networks["classifier"].get("classes", 10))
+
+
+class DTN(System):
+    """The generator draws, from what a fixed classifier of the source sees in an image, a target image that shows it.
+
+    Taigman et al. 2016 (https://arxiv.org/abs/1611.02200), equations 4 to 8: G = g(f(x)), where ``features`` is f and
+    ``generator`` is g. A page's fidelity terms compare f of a source image with f of what is drawn of it (``features``,
+    f-constancy), and a target image with what is drawn of it (``identity``). What is drawn of either is to be taken for
+    a target image.
+    """
+
+    inference = ("generator", "features")
+    comparisons = ("features", "identity")
+
+    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+        """Return the network of a role; the generator's latents are features."""
+        if role == "generator":
+            spec = spec | {"latent": part("network", self.recipe.networks["features"]).length}
+        return super().network(role, spec)
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The game for what is drawn of source and of target images, and what must stay as it was."""
+        target, found = batch["target"], {}
+        for side in ("source", "target"):
+            seen = self.features(batch[side])
+            drawn = self.fake(phase, batch, lambda seen=seen: self.generator(seen), side)
+            if phase == "discriminator":
+                terms = self.discriminator_terms(self.discriminator, target, drawn, step)
+            else:
+                terms = self.generator_terms(self.discriminator, target, drawn)
+                if side == "source":
+                    terms |= self.fidelity_terms(self.features(drawn), seen, step, "features")
+                else:
+                    terms |= self.fidelity_terms(drawn, target, step, "identity")
+            found |= {f"{name}_{side}": value for name, value in terms.items()}
+        return found
+
+    def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
+        """Return source images (N, C, H, W) as target images of the page's size."""
+        return self.generator(self.features(inputs)).float().clamp(*self.span)
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """Source images as target images; their classes are those that should be seen."""
+        source = batch["source"]
+        return {"": Trial(self.infer(source), source, real=batch["target"], label=batch["label"])}
+
+    def deployed(self) -> nn.Module:
+        """Return both networks as one translator of images."""
+        return Redrawn(self.features, self.generator)
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return images of a labelled source folder and of a target folder; only validation looks at the classes."""
+        return adaptation(self, folders, validation)
+
+
+class Redrawn(nn.Module):
+    """Images (N, C, H, W) to as large ones that a generator draws of their features.
+
+    Args:
+        features: images to (N, length). generator: (N, length) to images of its own size.
+    """
+
+    def __init__(self, features: nn.Module, generator: nn.Module) -> None:
+        super().__init__()
+        self.features, self.generator = features, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what is drawn, resized where the generator draws another size."""
+        found = self.generator(self.features(x))
+        return found if found.shape[-2:] == x.shape[-2:] else F.interpolate(found, x.shape[-2:], mode="bilinear")
+
+
+def adaptation(system: System, folders: list[Path], validation: bool, classes: int = 0) -> Source:
+    """Return a labelled source folder and a target folder as a system's page wants them."""
+    data = system.recipe.data
+    return Adaptation(
+        folders,
+        data.size,
+        data.channels,
+        input_channels=data.input_channels,
+        classes=classes,
+        flip=data.flip,
+        validation=validation,
+    )
 
 
 class SimGAN(System):
