@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -108,7 +109,9 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
 
     Raises:
         ValueError: a process failed.
+        KeyboardInterrupt: they were asked to stop, and did so in their own way.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -127,8 +130,11 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
     names = [signal.SIGINT, signal.SIGTERM] + [getattr(signal, n) for n in ("SIGHUP", "SIGQUIT") if hasattr(signal, n)]
     main = threading.current_thread() is threading.main_thread()
     handlers = {name: signal.getsignal(name) for name in names} if main else {}
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)  # it reports every signal by a warning
     try:
         return elastic_launch(config, _recorded)(function, options)[0]
+    except SignalException:
+        raise KeyboardInterrupt("stopped all processes; the same command goes on from there") from None
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         message = failure.message

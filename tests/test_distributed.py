@@ -1,6 +1,11 @@
 """Two processes equal one that accumulates two batches."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -65,3 +70,29 @@ def test_two_processes_equal_one(name, options, tmp_path):
 def test_a_process_that_fails_says_why(options):
     with pytest.raises(ValueError, match="process . failed: .*did you mean 'batch'"):
         launch(train_process, options("painter", "run", "train.bach=3"), 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
+def test_an_interrupt_stops_all_processes_after_the_same_step(options, tmp_path):
+    more = options("translator", "run", "train.log_images=4", "train.images=1000000")
+    command = [sys.executable, "-m", "img2img.cli", "train", more["recipe"], "--data", more["data"], "-o", more["out"]]
+    command += ["--device", "cpu", "--precision", "fp32", "--no-check", "--devices", "2"]
+    command += [part for change in more["set"] for part in ("--set", change)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log, end = tmp_path / "run" / "log.jsonl", time.monotonic() + 120
+    while (
+        not (log.is_file() and log.read_text().count("\n") >= 2) and process.poll() is None and time.monotonic() < end
+    ):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C in a terminal does: every process gets it
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    # The run goes on from there, and ends where one that was never stopped does.
+    steps = max(json.loads(line)["step"] for line in log.read_text().splitlines()) + 1
+    change = {"images": 4 * steps, "set": ["train.log_images=4"]}
+    img2img.train(**options("translator", "run") | change | {"set": [*change["set"], "train.accumulate=2"]})
+    img2img.train(**options("translator", "one") | change | {"set": [*change["set"], "train.accumulate=2"]})
+    first, second = (load_file(tmp_path / out / "last.safetensors") for out in ("run", "one"))
+    for key, tensor in first.items():
+        assert torch.allclose(tensor, second[key], rtol=0, atol=1e-5), key
