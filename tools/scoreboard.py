@@ -6,13 +6,15 @@
 import argparse
 import json
 import multiprocessing
+import shlex
 import sys
 import time
 import tomllib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
+
+import numpy as np
 
 from img2img.recipe import Recipe, read, root
 
@@ -27,7 +29,7 @@ def section(name: str) -> dict[str, Any]:
     if not path.is_file():
         known = sorted(each.stem for each in (root("models") / "scoreboards").glob("*.toml"))
         raise ValueError(f"no section {name!r}; known: {', '.join(known)}")
-    return {"set": {}, "data": False, "name": path.stem} | tomllib.loads(path.read_text(encoding="utf-8"))
+    return {"set": {}, "name": path.stem} | tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def recipe_of(board: dict[str, Any], run: dict[str, Any]) -> Recipe:
@@ -91,8 +93,9 @@ def said(page: str, metric: str) -> str:
 
 def figure(values: list[float]) -> str:
     """Return a mean with the spread over seeds, and the values themselves."""
-    spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
-    return f"{mean(values):.4g}{spread} ({', '.join(f'{value:.3g}' for value in values)})"
+    with np.errstate(invalid="ignore"):  # a run that went wrong may have measured inf
+        spread = f" ± {np.std(values, ddof=1):.3g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4g}{spread} ({', '.join(f'{value:.3g}' for value in values)})"
 
 
 def table(board: dict[str, Any], results: dict[str, list[dict[str, Any]]], command: str) -> str:
@@ -107,46 +110,57 @@ def table(board: dict[str, Any], results: dict[str, list[dict[str, Any]]], comma
             values = [row[f"validation/{metric}"] for row in rows if f"validation/{metric}" in row]
             cells.append(figure(values) if values else "")
         paper = "; ".join(f"{metric}: {text}" for metric in metrics if (text := said(run["page"], metric)))
-        failed = sum(bool(row["failure"]) for row in rows)
-        minutes = f"{mean(row['seconds'] for row in rows) / 60:.2f}" if rows else ""
-        name = label(run) + (f" ({failed} stopped early)" if failed else "")
-        lines.append("| " + " | ".join([name, *cells, paper, minutes, f"`{command} --only {label(run)}`"]) + " |")
+        counts = {
+            "stopped early": sum(bool(row["failure"]) for row in rows),
+            "failed": len(board["seeds"]) - len(rows),
+        }
+        minutes = f"{np.mean([row['seconds'] for row in rows]) / 60:.2f}" if rows else ""
+        remarks = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        name = label(run) + (f" ({remarks})" if remarks else "")
+        only = shlex.quote(label(run))
+        lines.append("| " + " | ".join([name, *cells, paper, minutes, f"`{command} --only {only}`"]) + " |")
     return "\n".join(lines)
 
 
 def curves(board: dict[str, Any], out: Path, path: Path) -> None:
     """Draw each metric against the images seen, a line a page: the mean over its seeds."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(8, 3.2 * len(board["metrics"])), layout="constrained")
+    picture = Figure(figsize=(10, 3.2 * len(board["metrics"])), layout="constrained")
     for place, metric in enumerate(board["metrics"]):
         axes = picture.add_subplot(len(board["metrics"]), 1, place + 1)
-        for run in board["run"]:
+        for number, run in enumerate(board["run"]):
             points: dict[int, list[float]] = {}
             for seed in board["seeds"]:
                 for line in history(out / f"{label(run)}-{seed}"):
-                    points.setdefault(line["images"], []).append(line[f"validation/{metric}"])
-            if points:
-                axes.plot(sorted(points), [mean(points[at]) for at in sorted(points)], label=label(run), marker=".")
+                    if f"validation/{metric}" in line:
+                        points.setdefault(line["images"], []).append(line[f"validation/{metric}"])
+            style = {"color": colormaps["tab20"](number % 20), "linestyle": "-" if number < 20 else "--"}
+            # A line without points keeps its place in the legend.
+            axes.plot(
+                sorted(points), [np.mean(points[at]) for at in sorted(points)], label=label(run), marker=".", **style
+            )
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
     axes.set_xlabel("images that the discriminator learnt from")
-    axes.legend(fontsize=7, ncols=2)
+    picture.legend(*axes.get_legend_handles_labels(), fontsize=7, loc="outside right")
     picture.savefig(path, format="png", dpi=100)
 
 
 def draw_clouds(board: dict[str, Any], out: Path, path: Path) -> None:
-    """Draw what each page makes after its first seed, where points are made."""
+    """Draw what each page makes after the first of its seeds that left a checkpoint, where points are made."""
     import img2img
     from img2img.data.toys import clouds
     from img2img.metrics.modes import MIXTURES
 
     points, mixture = {}, None
     for run in board["run"]:
-        last = out / f"{label(run)}-{board['seeds'][0]}" / "last.safetensors"
-        if last.is_file():
-            pipe = img2img.load(last, device="cpu", precision="fp32")
-            mixture = MIXTURES[pipe.recipe.data.toy]
+        data = recipe_of(board, run).data
+        left = [each for s in board["seeds"] if (each := out / f"{label(run)}-{s}" / "last.safetensors").is_file()]
+        if data.points and left:
+            pipe = img2img.load(left[0], device="cpu", precision="fp32")
+            mixture = MIXTURES[data.toy]
             points[label(run)] = mixture.points(pipe.draw(pipe.latents(2000), batch=2000))
     if mixture:
         clouds(points, mixture, path)
@@ -171,6 +185,8 @@ def main() -> None:
             raise ValueError(f"{board['name']}: no run {sorted(unknown)[0]!r}; known: {', '.join(known)}")
         plan = [run for run in board["run"] if not a.only or label(run) in a.only]
         recipes = {label(run): recipe_of(board, run) for run in plan}  # all are checked before the first one trains
+        if not a.data and not all(recipe.data.points for recipe in recipes.values()):
+            raise ValueError(f"{board['name']}: learns from images; name their folder (--data)")
     except ValueError as error:
         parser.error(str(error))
     results: dict[str, list[dict[str, Any]]] = {}
@@ -178,22 +194,30 @@ def main() -> None:
     with ProcessPoolExecutor(a.jobs, multiprocessing.get_context("spawn")) as pool:
         jobs = {}
         for seed in board["seeds"]:
-            for run in plan:
-                job = pool.submit(train_one, recipes[label(run)], a.data, a.out / f"{label(run)}-{seed}", seed)
-                jobs[job] = label(run), seed
+            for name, recipe in recipes.items():
+                data = None if recipe.data.points else a.data
+                jobs[pool.submit(train_one, recipe, data, a.out / f"{name}-{seed}", seed)] = name, seed
         for job in as_completed(jobs):
             name, seed = jobs[job]
-            print(f"{name}, seed {seed}: {json.dumps(job.result())}", file=sys.stderr)
-    for (name, seed), job in sorted((key, job) for job, key in jobs.items()):
-        results.setdefault(name, []).append(job.result() | {"seed": seed})
+            # What one run meets costs the others nothing.
+            said_of = repr(job.exception()) if job.exception() else json.dumps(job.result())
+            print(f"{name}, seed {seed}: {said_of}", file=sys.stderr)
+    for job, (name, seed) in jobs.items():
+        if not job.exception():
+            results.setdefault(name, []).append(job.result() | {"seed": seed})
     board["run"] = plan
-    command = f"python tools/scoreboard.py {a.section}" + (f" --images {a.images}" if a.images else "")
+    command = f"python tools/scoreboard.py {shlex.quote(a.section)}"
+    for option in ("data", "images", "seeds"):
+        if value := getattr(a, option):
+            command += f" --{option} {shlex.join(map(str, value)) if isinstance(value, list) else value}"
     text = f"{board['about']} {board['images']} images a run, seeds {', '.join(map(str, board['seeds']))}.\n\n"
     text += table(board, results, command) + "\n"
     (a.out / "table.md").write_text(text, encoding="utf-8")
     curves(board, a.out, a.out / "curves.png")
     draw_clouds(board, a.out, a.out / "clouds.png")
     print(text, end="")
+    if any(job.exception() for job in jobs):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from img2img.recipe import root
 from img2img.systems.system import build
+from img2img.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "scoreboard.py"
 _spec = importlib.util.spec_from_file_location("tool_scoreboard", SCRIPT)
 board_tool = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(board_tool)
+STABILISERS = board_tool.section("stabilisers")
 SECTIONS = sorted(path.stem for path in (root("models") / "scoreboards").glob("*.toml"))
 
 
@@ -30,9 +33,33 @@ def test_every_run_of_a_section_is_a_valid_page(name):
         build(recipe)
 
 
+@pytest.mark.parametrize("run", STABILISERS["run"], ids=board_tool.label)
+def test_every_stabiliser_takes_steps(run, tmp_path):
+    """Each differs from the plain game on its page, and after three steps in its weights, which are all finite."""
+    cheap = {"train.images": 3 * 8, "train.batch": 8, "validate": {}, "train.checkpoint_images": 1000}
+    weights = {}
+    for each in (STABILISERS["run"][0], run):
+        recipe = board_tool.recipe_of(STABILISERS, each).override(cheap)
+        recipe = recipe.override({"train.images": 24 * recipe.schedule["discriminator"]})
+        trainer = Trainer(recipe, [], tmp_path / board_tool.label(each), device="cpu", precision="fp32", progress=False)
+        trainer.run()
+        assert trainer.step == 3
+        weights[board_tool.label(each)] = dict(trainer.system.named_parameters()), trainer.ema, recipe
+    (plain, average, page), (found, own, other) = weights["none"], weights[board_tool.label(run)]
+    assert all(value.isfinite().all() for value in found.values())
+    if board_tool.label(run) == "none":
+        return
+    assert page != other
+    same = all(torch.equal(plain[name], found[name]) for name in plain.keys() & found.keys())
+    # The average only watches, and ADA starts with no change at all.
+    watching = board_tool.label(run) in ("no average of weights", "ada, colour")
+    assert same == watching and (len(own) == len(average) or "average" in board_tool.label(run))
+
+
 def test_figures():
     assert board_tool.figure([7.0, 8.0]) == "7.5 ± 0.707 (7, 8)"
     assert board_tool.figure([0.25]) == "0.25 (0.25)"
+    assert board_tool.figure([1.0, float("inf")]) == "inf ± nan (1, inf)"
     assert board_tool.said("srresnet", "no such metric") == ""
     with pytest.raises(ValueError, match="no section 'ring'; known: .*ring-8"):
         board_tool.section("ring")
@@ -74,6 +101,50 @@ set = { "networks.generator.width" = 8 }
     )
     assert more.returncode == 0 and json.loads(result.read_text())["images"] == 512
     assert "no run 'wide'" in subprocess.run([*command, "--only", "wide"], capture_output=True, text=True).stderr
+
+
+def test_what_went_wrong_stands_in_the_table(tmp_path):
+    """A run that diverges, and one that cannot be built, cost the others neither table nor pictures."""
+    board = tmp_path / "rough.toml"
+    board.write_text(
+        """
+about = "Rough."
+images = 256
+seeds = [0]
+metrics = ["modes[ring-8]"]
+[set]
+"train.batch" = 64
+"train.validate_images" = 128
+"validate.images" = 50
+[[run]]
+page = "deligan"
+name = "too fast"
+set = { "optimizer" = { type = "sgd", lr = 1e6 } }
+[[run]]
+page = "deligan"
+name = "nothing hidden"
+set = { "networks.discriminator.depth" = 0 }
+[[run]]
+page = "deligan"
+"""
+    )
+    command = [sys.executable, str(SCRIPT), str(board), "-o", str(tmp_path / "out"), "--seeds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "depth = 0 must be 1 or more" in done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    names = ["| too fast (1 stopped early)", "| nothing hidden (1 failed)", "| deligan"]
+    assert [row[0] for row in rows] == names and rows[1][1] == "" and float(rows[2][1].split()[0]) >= 0
+    assert rows[1][-1].endswith("--seeds 1 --only 'nothing hidden'` |")
+    for picture in ("clouds.png", "curves.png"):
+        with Image.open(tmp_path / "out" / picture) as image:
+            assert min(image.size) > 100
+
+
+def test_images_need_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scoreboard.py", "digits", "-o", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        board_tool.main()
+    assert "digits: learns from images; name their folder (--data)" in capsys.readouterr().err
 
 
 def test_what_the_paper_said_stands_on_the_page():
