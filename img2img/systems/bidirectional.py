@@ -28,10 +28,10 @@ class OfPairs:
 class Bidirectional(Encoding):
     """BiGAN, ALI and ALICE: real images with their codes E(x) play against latents with their images G(z).
 
-    Donahue et al. 2016 (https://arxiv.org/abs/1605.09782), equation 3; Dumoulin et al. 2016
-    (https://arxiv.org/abs/1606.00704), equation 3. Generator and encoder learn together, each by the cost of the
+    Donahue et al. 2016 (https://arxiv.org/abs/1605.09782), section 3; Dumoulin et al. 2016
+    (https://arxiv.org/abs/1606.00704), section 2. Generator and encoder learn together, each by the cost of the
     generator, the encoder's with real and made exchanged. BiGAN's encoder is deterministic, ALI's stochastic. Fidelity
-    terms make it ALICE, Li et al. 2017 (https://arxiv.org/abs/1709.01215), section 3.1.
+    terms make it ALICE: Li et al. 2017 (https://arxiv.org/abs/1709.01215).
     """
 
     def __init__(self, recipe: Recipe) -> None:

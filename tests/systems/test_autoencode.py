@@ -44,7 +44,7 @@ def test_joint_discriminator_judges_both():
 
 @pytest.mark.parametrize("name", ["bigan", "ali", "alice"])
 def test_terms_of_the_joint_game(name, real):
-    """Equation 3 of BiGAN with the non-saturating cost: the encoder wants its pairs to be taken for made ones."""
+    """BiGAN's game with the non-saturating cost: the encoder wants its pairs to be taken for made ones."""
     system = build(page(name)).eval()
     given, drawn = torch.randn(2, 4, 1), []
     system.discriminator.forward = lambda x, z: (drawn.append(z), given[0 if torch.equal(x, real) else 1])[1]
