@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch.nn import functional
 
+from img2img.networks.classifier import trained
 from img2img.networks.cogan import CoGANDiscriminator, CoGANGenerator
 from img2img.networks.refiner import Refiner
 from img2img.recipe import Recipe, read
@@ -151,3 +152,74 @@ def test_pixelda_learns(tmp_path):
         adapted = trainer._averaged().infer(source)
     colour, wanted, before = ((x[:, 0] - x[:, 1]).mean() for x in (adapted, target, source.expand(-1, 3, -1, -1)))
     assert before == 0 and colour > 0.4 * wanted > 0.1
+
+
+def test_dtn_terms():
+    """Equations 5 to 7: both kinds of drawings are fakes; f-constancy is of source images, identity of target ones."""
+    torch.manual_seed(0)
+    system = build(page("dtn")).eval()
+    batch = {"source": torch.rand(2, 3, 8, 8), "target": torch.rand(2, 1, 8, 8)}
+    drawn = {"source": torch.full((2, 1, 8, 8), 0.5), "target": torch.full((2, 1, 8, 8), -0.5)}
+    seen = {"source": torch.full((2, 64), 1.0), "target": torch.full((2, 64), 2.0)}
+    scores = {"source": -1.0, "target": -2.0}
+
+    def features(x):
+        return next((seen[side] for side in batch if x is batch[side]), torch.full((2, 64), 1.25))
+
+    def judge(x):
+        known = [scores[side] for side in drawn if torch.equal(x, drawn[side])]
+        return torch.full((2, 1), known[0] if known else 3.0)
+
+    system.features.forward, system.discriminator.forward = features, judge
+    system.generator.forward = lambda z: drawn["source" if z is seen["source"] else "target"]
+    found = system.losses("generator", batch, 0)
+    wanted = {
+        "adversarial_source": functional.softplus(torch.tensor(1.0)).expand(2),
+        "adversarial_target": functional.softplus(torch.tensor(2.0)).expand(2),
+        "mse_source": torch.full((2,), 15 * 0.25**2),
+        "identity_mse_target": 15 * (batch["target"] + 0.5).square().mean((1, 2, 3)),
+    }
+    assert found.keys() == wanted.keys() and all(torch.allclose(found[name], wanted[name]) for name in wanted)
+    found = system.losses("discriminator", batch, 0)
+    for side, score in scores.items():
+        value = functional.softplus(torch.tensor(-3.0)) + functional.softplus(torch.tensor(score))
+        assert torch.allclose(found[f"adversarial_{side}"], value.expand(2))
+
+
+def test_dtn_features_are_fixed():
+    """Training changes nothing in them, batch norms' statistics included; gradients pass through."""
+    torch.manual_seed(0)
+    system = build(page("dtn")).train()
+    before = {key: value.clone() for key, value in system.features.state_dict().items()}
+    system.features(system.generator(torch.rand(4, 64))).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in system.features.state_dict().items())
+    assert all(parameter.grad is not None for parameter in system.generator.parameters())
+    images = torch.rand(2, 3, 28, 28)
+    expected = trained("digits_m").network.features(images * 2 - 1)
+    assert torch.allclose(system.features(images * 2 - 1), expected, atol=1e-5)
+    system.eval()
+    assert system.deployed()(images[..., ::2, ::2]).shape == (2, 1, 14, 14)
+    large = build(page("dtn", **{"data.size": 28})).eval()
+    assert torch.equal(large.deployed()(images), large.infer(images))
+
+
+def test_dtn_learns(tmp_path):
+    """Red digits become white ones: an independent reader sees the labels of the source."""
+    for part, colour in (("source", (255, 120, 120)), ("target", (255, 255, 255))):
+        for label in range(2):
+            (tmp_path / part / str(label)).mkdir(parents=True)
+            for number in range(6):
+                sheet = Image.new("RGB", (28, 28))
+                draw, x = ImageDraw.Draw(sheet), 8 + number % 3
+                if label:
+                    draw.rectangle((x + 4, 5, x + 5, 22), fill=colour)
+                else:
+                    draw.ellipse((x, 5, x + 10, 22), outline=colour, width=2)
+                sheet.save(tmp_path / part / str(label) / f"{number}.png")
+    changes = {"train.batch": 12, "train.images": 12 * 120, "train.ema": 0.9, "train.log_images": 10_000}
+    widths = {"networks.generator.width": 8, "networks.discriminator.width": 4, "optimizer.generator.lr": 5e-3}
+    folders = [tmp_path / "source", tmp_path / "target"]
+    options = {"validation": folders, "device": "cpu", "precision": "fp32", "progress": False}
+    trainer = Trainer(read("dtn").override(changes | widths), folders, tmp_path / "run", **options)
+    assert trainer.validate()["validation/accuracy[classifier.digits]"] < 0.6
+    assert trainer.run()["validation/accuracy[classifier.digits]"] > 0.9
