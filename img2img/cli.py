@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--label", type=int, help="class to draw, where the model knows classes; default: all in turn")
-    found.add_argument("--text", help="what to draw, where the model knows text")
+    said = found.add_mutually_exclusive_group()
+    said.add_argument("--text", help="what to draw, where the model knows text")
+    said.add_argument("--text-file", metavar="FILE", help="texts to draw, one a line, --count images each")
     found.add_argument("--box", metavar="X0,Y0,X1,Y1", help="where to draw it, in shares of the side, e.g. 0,0,0.5,0.5")
     found.add_argument(
         "--truncation", type=float, metavar="T", help="less variety, more fidelity: 0 to 1 for styles, else over 0"
@@ -94,6 +97,13 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--mix", action="store_true", help="count x count images: coarse styles by row, fine by column")
     found.add_argument("-o", "--out", required=True, help="a .png for one sheet, else a folder for single images")
+    runs(found)
+
+    found = command("classify", _classify, "read the class of images with a system that learnt to: labels.csv")
+    found.add_argument("folder", help="images, searched below")
+    found.add_argument("--model", required=True, help="weight, run folder or file, e.g. of pixelda")
+    found.add_argument("--names", metavar="FOLDER", help="labelled folder that it learnt from; default: classes by number")
+    found.add_argument("-o", "--out", required=True, help="table with the columns file and label")
     runs(found)
 
     found = command("train", _train, "train a page of the catalogue on a folder; the same command resumes")
@@ -225,6 +235,19 @@ def _synthesize(a: argparse.Namespace) -> None:
 
         draw_points(pipe, Path(a.out), count=a.count, seed=a.seed)
         return
+    if a.text_file:
+        if Path(a.out).suffix:
+            raise ValueError(f"{a.out}: many texts make single images; name a folder")
+        lines = Path(a.text_file).read_text(encoding="utf-8").splitlines()
+        texts = [(place, line.strip()) for place, line in enumerate(lines, 1) if line.strip()]
+        if not texts:
+            raise ValueError(f"{a.text_file}: has no text in it; write one a line")
+        for place, text in texts:
+            name = re.sub(r"[\W_]+", "-", text.lower()).strip("-")[:60]
+            images = pipe.ask(**controls, text=text).sample(a.count, seed=a.seed, truncation=a.truncation)
+            for number, image in enumerate(images):
+                write(Path(a.out) / f"{place:04d}-{name}-{number:02d}.png", Picture.from_pil(image))
+        return
     images = pipe.sample(a.count, seed=a.seed, truncation=a.truncation, interpolate=a.interpolate, mix=a.mix)
     if Path(a.out).suffix.lower() == ".png":
         from torchvision.transforms.functional import to_tensor
@@ -236,6 +259,26 @@ def _synthesize(a: argparse.Namespace) -> None:
         return
     for place, image in enumerate(images):
         write(Path(a.out) / f"{a.seed}-{place:05d}.png", Picture.from_pil(image))
+
+
+def _classify(a: argparse.Namespace) -> None:
+    import csv
+
+    from img2img.checkpoint import atomic
+    from img2img.data.images import files_in
+    from img2img.data.labelled import labels_in
+
+    pipe = img2img.load(a.model, device=a.device, precision=a.precision)
+    files = files_in(a.folder)
+    names = sorted(set(labels_in(a.names)[1])) if a.names else None
+    found = pipe.classify(files)
+    if names and max(found) >= len(names):
+        raise ValueError(f"{a.names}: holds {len(names)} classes, and class {max(found)} was read; name what it learnt")
+    with atomic(Path(a.out)) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["file", "label"])
+        for path, label in zip(files, found, strict=True):
+            table.writerow([path.relative_to(a.folder).as_posix(), names[label] if names else label])
 
 
 def _train(a: argparse.Namespace) -> None:

@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from img2img import checkpoint, engine
 from img2img.adversarial.latent import slerp, truncate
+from img2img.data.images import signed, square
+from img2img.data.photos import rgb
 from img2img.imaging import tiles
 from img2img.imaging.picture import Picture, read
 from img2img.recipe import Recipe, locate
@@ -218,6 +220,29 @@ class Pipeline:
 
     def _network(self, batch: Tensor) -> Tensor:
         return self.network(batch)
+
+    def ask(self, **controls: Any) -> "Pipeline":
+        """Have the same system do something else from now on, e.g. draw another ``text``; ``controls`` as in `load`."""
+        self._plain = self.system.deployed(**controls).eval().requires_grad_(False)
+        self.network = self._ready(self.dtype)
+        return self
+
+    @torch.inference_mode()
+    def classify(self, files: list[Path], *, batch: int = 256) -> list[int]:
+        """Return the class of each image file, numbered from 0, as the system's own classifier reads it.
+
+        Of each image the largest centred square counts, at the page's size, as in training.
+
+        Raises:
+            ValueError: the system has no classifier, or an image cannot be read.
+        """
+        if not hasattr(self.system, "classify"):
+            raise ValueError(f"{self.name} (task {self.task}) reads no classes; use a model that does, e.g. of pixelda")
+        data, system, found = self.recipe.data, self.system.to(self.device), []
+        for start in range(0, len(files), batch):
+            images = [signed(square(rgb(path, data.channels), data.size)) for path in files[start : start + batch]]
+            found += system.classify(torch.stack(images).to(self.device)).tolist()
+        return found
 
     def sample(
         self,
