@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     found = command("classify", _classify, "read the class of images with a system that learnt to: labels.csv")
     found.add_argument("folder", help="images, searched below")
     found.add_argument("--model", required=True, help="weight, run folder or file, e.g. of pixelda")
-    found.add_argument("--names", metavar="FOLDER", help="labelled folder that it learnt from; default: classes by number")
+    found.add_argument("--names", metavar="FOLDER", help="labelled folder with its classes; default: their numbers")
     found.add_argument("-o", "--out", required=True, help="table with the columns file and label")
     runs(found)
 

@@ -10,12 +10,14 @@ import tomllib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import img2img
 import img2img.cli
 from img2img.cli import main, parser
-from img2img.recipe import Recipe, names
+from img2img.data.labelled import Adaptation, labels_in
+from img2img.recipe import Recipe, names, read
 
 FOLDERS = {"inputs", "out", "tile", "format", "quality", "suffix", "overwrite", "json", "device", "precision"}
 OPTIONS = {
@@ -27,6 +29,7 @@ OPTIONS = {
         "seed",
         "label",
         "text",
+        "text_file",
         "box",
         "truncation",
         "interpolate",
@@ -35,6 +38,7 @@ OPTIONS = {
         "device",
         "precision",
     },
+    "classify": {"folder", "model", "names", "out", "device", "precision"},
     "train": {
         *("recipe", "data", "validation", "out", "images", "seed", "set", "dry_run", "compile", "devices", "no_check"),
         *("device", "precision", "rollback"),
@@ -308,6 +312,67 @@ def test_synthesize(trained, tmp_path):
     assert files == [f"5-{place:05d}.png" for place in range(4)]
     sheet, single = (np.asarray(Image.open(tmp_path / path)) for path in ("sheet.png", "single/5-00000.png"))
     assert np.array_equal(sheet[2:10, 2:10], single)
+
+
+def test_many_texts(captioned, tmp_path):
+    """Each line is drawn as --text would draw it; blank lines are none."""
+    page = read("text_to_image").override(
+        {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
+        | {"networks.generator.latent": 6, "data.size": 16, "train.batch": 4, "train.images": 4, "validate.metrics": []}
+    )
+    (tmp_path / "page.toml").write_text(page.toml())
+    options = {"device": "cpu", "precision": "fp32", "doctor": False, "progress": False}
+    img2img.train(tmp_path / "page.toml", captioned, tmp_path / "run", **options)
+    (tmp_path / "texts").write_text("A red heart!\n\nsun\n  sun\n")
+    command = ["synthesize", str(tmp_path / "run"), "-n", "2", "--seed", "5", "--device", "cpu", "--precision", "fp32"]
+    assert main([*command, "--text-file", str(tmp_path / "texts"), "-o", str(tmp_path / "out")]) == 0
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    names = ("0001-a-red-heart", "0003-sun", "0004-sun")
+    assert found == [f"{name}-{number:02d}.png" for name in names for number in range(2)]
+    assert main([*command, "--text", "A red heart!", "-o", str(tmp_path / "one")]) == 0
+    drawn = [np.asarray(Image.open(tmp_path / "out" / name)) for name in found]
+    for number in range(2):
+        assert np.array_equal(drawn[number], np.asarray(Image.open(tmp_path / "one" / f"5-{number:05d}.png")))
+    assert np.array_equal(drawn[2], drawn[4]) and not np.array_equal(drawn[0], drawn[2])
+    texts = ["--text-file", tmp_path / "texts"]
+    assert "name a folder" in failing(*command, *texts, "-o", tmp_path / "a.png")
+    (tmp_path / "texts").write_text("\n")
+    assert "has no text in it" in failing(*command, *texts, "-o", tmp_path / "out")
+    assert "reads no classes" in failing("classify", captioned, "--model", tmp_path / "run", "-o", tmp_path / "x.csv")
+
+
+def test_adaptation_in_use(domains, tmp_path):
+    """After pixelda: a labelled folder in the target's style, and labels of a folder that has none, read as in training."""
+    page = read("pixelda").override(
+        {"networks.generator.width": 4, "networks.discriminator.width": 4, "networks.classifier.width": 4}
+        | {"data.size": 16, "data.input_channels": 3, "train.batch": 5, "train.images": 20, "validate.metrics": []}
+    )
+    (tmp_path / "page.toml").write_text(page.toml())
+    options = {"device": "cpu", "precision": "fp32", "doctor": False, "progress": False}
+    img2img.train(tmp_path / "page.toml", domains, tmp_path / "run", **options)
+    source, target = domains
+    model = ["--model", str(tmp_path / "run"), "--device", "cpu", "--precision", "fp32"]
+    assert main(["translate", str(source), *model, "-o", str(tmp_path / "like")]) == 0
+    like = Adaptation([tmp_path / "like", target], 16, 3, validation=True)
+    assert like.source.names == [str(place) for place in range(10)] and len(like.source) == 10
+    loose = tmp_path / "loose"
+    for path in target.rglob("*.png"):
+        (loose / "deep").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, loose / "deep" / f"{path.parent.name}.png")
+    assert main(["classify", str(loose), *model, "-o", str(tmp_path / "labels.csv")]) == 0
+    shutil.copy(tmp_path / "labels.csv", loose)
+    files, read_as = labels_in(loose)
+    assert [path.name for path in files] == [f"{place}.png" for place in range(10)]
+    system = img2img.load(tmp_path / "run", device="cpu", precision="fp32").system
+    images = torch.stack([like.item(place, np.random.default_rng(0))["target"] for place in range(10)])
+    assert [int(label) for label in read_as] == system.classify(images).tolist()
+    names = tmp_path / "names"
+    for place in range(10):
+        (names / f"class_{place}").mkdir(parents=True)
+        shutil.copy(target / str(place) / "0.png", names / f"class_{place}")
+    assert main(["classify", str(target), *model, "--names", str(names), "-o", str(tmp_path / "named.csv")]) == 0
+    lines = (tmp_path / "named.csv").read_text().splitlines()
+    assert lines == ["file,label", *(f"{place}/0.png,class_{label}" for place, label in enumerate(read_as))]
 
 
 def test_evaluate(trained, photos, capsys):

@@ -9,12 +9,9 @@ from torch.nn import functional
 
 from img2img.data.captioned import Captioned, pieces
 from img2img.data.stream import Source
+from img2img.networks.text_gan import box_mask
 from img2img.recipe import Recipe
 from img2img.systems.system import System, Trial, only, per_sample
-
-OTHERS = 9
-"""Wrong captions among which the right one is to be found."""
-
 
 class TextToImage(System):
     """GAN-INT-CLS: the discriminator learns from mismatched captions too, the generator from captions in between.
@@ -27,7 +24,7 @@ class TextToImage(System):
     """
 
     verb = "synthesize"
-    inference = ("generator", "encoder", "reader")
+    inference = ("generator", "encoder")
     learners = {"encoder": ("encoder", "reader")}
     SHARPNESS = 10.0
 
@@ -72,14 +69,11 @@ class TextToImage(System):
 
     def agreement(self, captions: Tensor, images: Tensor) -> Tensor:
         """Return how badly captions and images of a batch find each other, (N,), in nats."""
-        table = self.likeness(captions, images) * self.SHARPNESS
+        likeness = functional.normalize(self.reader(images).float(), dim=1) @ self.encoder(captions).float().T
+        table = likeness * self.SHARPNESS
         own = torch.arange(len(table), device=table.device)
         ways = [functional.cross_entropy(each, own, reduction="none") for each in (table, table.T)]
         return (ways[0] + ways[1]) / 2
-
-    def likeness(self, captions: Tensor, images: Tensor) -> Tensor:
-        """Return the cosine of every image (rows) with every caption (columns)."""
-        return functional.normalize(self.reader(images).float(), dim=1) @ self.encoder(captions).float().T
 
     def latents(self, count: int, device: torch.device) -> Tensor:
         """Draw latents (N, latent) from torch's generator."""
@@ -107,15 +101,11 @@ class TextToImage(System):
         return found.to(like.device).float().expand(len(like), 4)
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
-        """A drawing of each caption, and whether the system's own reader finds the caption among ten."""
-        real, captions = batch["real"], batch["text"]
-        drawn = self.infer(self.latents(len(real), real.device), captions, batch.get("box"))
-        likeness = self.likeness(captions, drawn)
-        others = torch.arange(1, 1 + min(OTHERS, len(real) - 1), device=real.device)
-        own = torch.arange(len(real), device=real.device)[:, None]
-        wrong = likeness.gather(1, (own + others) % len(real))
-        right = (likeness.diagonal()[:, None] > wrong).all(1).float()
-        return {"": Trial(drawn, real=real, right=right)}
+        """A drawing of each caption, whose pieces are the label, one after another; as input the box, dark on white."""
+        real, captions, box = batch["real"], batch["text"], batch.get("box")
+        drawn = self.infer(self.latents(len(real), real.device), captions, box)
+        asked = None if box is None else (1 - 2 * box_mask(box, real.shape[-1])).expand_as(real)
+        return {"": Trial(drawn, asked, real=real, label=captions.flatten())}
 
     def deployed(self, text: str = "", box: tuple[float, ...] | None = None) -> nn.Module:
         """Return the generator of one text.

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from img2img.evaluation import Judge
+from img2img.metrics.boxes import drawn_boxes
 from img2img.data.captioned import BUCKETS, LENGTH, Captioned, pieces
 from img2img.networks.text_encoder import TextEncoder
 from img2img.networks.text_gan import TextDiscriminator, TextGenerator, box_mask, within
@@ -127,10 +129,24 @@ def test_agreement(system):
     system.reader.forward = lambda images: torch.eye(128)[:4]
     system.encoder.forward = lambda text: torch.eye(128)[:4]
     assert system.agreement(captions, torch.zeros(4, 3, 16, 16)).max() < 4 * np.exp(-10)
-    trial = system.trial({"real": torch.zeros(4, 3, 16, 16), "text": captions})[""]
-    assert trial.right.tolist() == [1] * 4
     system.encoder.forward = lambda text: torch.eye(128)[[0, 2, 1, 3]]
-    assert system.trial({"real": torch.zeros(4, 3, 16, 16), "text": captions})[""].right.tolist() == [1, 0, 0, 1]
+    assert (system.agreement(captions, torch.zeros(4, 3, 16, 16)) > 5).tolist() == [False, True, True, False]
+
+
+def test_what_is_judged(system):
+    """The metrics get every caption whole, and each box as an image whose box it is."""
+    captions = torch.stack([pieces(name) for name in ("sun", "cat", "sun")])
+    trial = system.trial({"real": torch.zeros(3, 3, 16, 16), "text": captions})[""]
+    assert torch.equal(trial.label.view(3, -1), captions) and trial.input is None
+    torch.manual_seed(0)
+    small = {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
+    boxed = build(read("gawwn").override(small | {"data.size": 16})).eval()
+    box = torch.tensor([[0, 0, 4, 7], [3, 5, 16, 16], [8, 1, 9, 2]])
+    trial = boxed.trial({"real": torch.zeros(3, 3, 16, 16), "text": captions, "box": box / 16})[""]
+    assert trial.input.shape == trial.output.shape and torch.equal(drawn_boxes(trial.input / 2 + 0.5), box)
+    judge = Judge(["box_iou"])
+    judge.update({"": trial._replace(output=trial.input)}, boxed.span)
+    assert judge.compute()["box_iou"] == 1
 
 
 def test_told(system):
