@@ -28,6 +28,7 @@ TABLES: dict[str, dict[str, str]] = {
         "semi_supervised": "systems.semi_supervised:SemiSupervised",
         "simgan": "systems.adapt:SimGAN",
         "super_resolve": "systems.super_resolve:SuperResolve",
+        "supervised_autoencoder": "systems.autoencode:SupervisedAutoencoder",
         "text": "systems.text:TextToImage",
         "unpaired": "systems.unpaired:Unpaired",
     },

@@ -24,6 +24,7 @@ LABELLED = {  # tasks that learn from other data than their verb's
     "infogan": "classes",
     "pixelda": "domains",
     "semi_supervised": "classes",
+    "supervised_autoencoder": "classes",
     "text": "captioned",
 }
 SMALL = {"width": 4, "widest": 8, "blocks": 2, "hidden": 8, "latent": 6, "patches": 16}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from img2img.registry import options
+from img2img.systems.conditional import Conditional
 from img2img.systems.generate import Generate
 from img2img.systems.system import Trial
 
@@ -48,9 +49,9 @@ class Encoding(Generate):
             return mean
         return mean + torch.randn_like(mean) * (spread / 2).exp()
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Return the images (N, C, H, W) of the codes of images."""
-        return self.infer(self.encode(images))
+    def reconstruct(self, images: Tensor, **controls: Any) -> Tensor:
+        """Return the images (N, C, H, W) of the codes of images; ``controls`` as `infer` takes them."""
+        return self.infer(self.encode(images), **controls)
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
         """The reconstruction of each real image."""
@@ -74,4 +75,25 @@ class AdversarialAutoencoder(Encoding):
         if phase == "discriminator":
             return self.discriminator_terms(self.discriminator, prior, code, step)
         found = self.generator_terms(self.discriminator, prior, code)
-        return found | self.fidelity_terms(self.generator(code).float(), real, step)
+        return found | self.fidelity_terms(self.decode(code, batch).float(), real, step)
+
+    def decode(self, code: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Return the images (N, C, H, W) of the codes (N, latent) of a batch."""
+        return self.generator(code)
+
+
+class SupervisedAutoencoder(AdversarialAutoencoder, Conditional):
+    """An adversarial autoencoder whose decoder is told the class, so that codes are left with the style.
+
+    Makhzani et al. 2015 (https://arxiv.org/abs/1511.05644), section 4: one code with all labels gives every class in
+    the same handwriting.
+    """
+
+    def decode(self, code: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Return the images of codes with the batch's classes."""
+        return self.generator(code, batch["label"])
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """The reconstruction of each real image with its class."""
+        real, label = batch["real"], batch["label"]
+        return {"": Trial(self.reconstruct(real, label=label), real, real, real, label)}

@@ -94,6 +94,21 @@ def test_terms_of_the_adversarial_autoencoder(real):
     assert torch.allclose(found["adversarial"], weight * functional.softplus(-code.sum(1)), atol=1e-6)
 
 
+def test_a_told_class_is_drawn(real):
+    system = build(page("aae_supervised")).eval()
+    label = torch.tensor([3, 1, 4, 1])
+
+    def grey(z, labels):
+        return torch.tanh(z[:, :1, None, None] + labels[:, None, None, None] / 10).expand_as(real)
+
+    system.generator.forward = grey
+    wanted = grey(system.encode(real), label)
+    found = system.losses("generator", {"real": real, "label": label}, 0)
+    assert torch.allclose(found["mse"], (wanted - real).square().mean((1, 2, 3)), atol=1e-6)
+    trial = system.trial({"real": real, "label": label})[""]
+    assert torch.allclose(trial.output, wanted, atol=1e-6) and trial.label is label
+
+
 def test_what_pages_cannot_say():
     with pytest.raises(ValueError, match="the encoder has no relativistic cost"):
         build(page("bigan", adversarial={"type": "relativistic"}))
