@@ -13,6 +13,7 @@ from img2img.networks.text_gan import box_mask
 from img2img.recipe import Recipe
 from img2img.systems.system import System, Trial, only, per_sample
 
+
 class TextToImage(System):
     """GAN-INT-CLS: the discriminator learns from mismatched captions too, the generator from captions in between.
 

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from img2img.data.captioned import BUCKETS, LENGTH, Captioned, pieces
 from img2img.evaluation import Judge
 from img2img.metrics.boxes import drawn_boxes
-from img2img.data.captioned import BUCKETS, LENGTH, Captioned, pieces
 from img2img.networks.text_encoder import TextEncoder
 from img2img.networks.text_gan import TextDiscriminator, TextGenerator, box_mask, within
 from img2img.recipe import Recipe, read
