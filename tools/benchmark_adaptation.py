@@ -1,0 +1,114 @@
+"""Measure what adaptation is worth on held-out images of the target: trained on the source, adapted, on the target.
+
+For example: python tools/benchmark_adaptation.py pixelda --source digits --target digits_m -o runs/adaptation
+Rendered digits: python tools/benchmark_adaptation.py simgan --fonts fonts/ --target digits -o runs/refined
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from train_classifier import accuracy, signed, train, whole
+
+import img2img
+from img2img.data.labelled import Labelled
+from img2img.systems.system import System
+
+
+def draw_digits(fonts: Path, folder: Path, *, each: int = 20, size: int = 28, seed: int = 0) -> int:
+    """Write digits, white on black, of every font below a folder, each turned, sized and placed a little at random.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ValueError: no font can be read.
+    """
+    rng, count = np.random.default_rng(seed), 0
+    for font in sorted(path for path in fonts.rglob("*") if path.suffix.lower() in (".ttf", ".otf")):
+        for digit in "0123456789":
+            (folder / digit).mkdir(parents=True, exist_ok=True)
+            for place in range(each):
+                sheet = Image.new("L", (4 * size, 4 * size))
+                letters = ImageFont.truetype(font, int(rng.integers(3 * size, 4 * size)))
+                centre = tuple(2 * size + rng.normal(0, size / 7, 2))
+                ImageDraw.Draw(sheet).text(centre, digit, fill=255, font=letters, anchor="mm")
+                turned = sheet.rotate(rng.normal(0, 8), Image.Resampling.BICUBIC)
+                turned.resize((size, size), Image.Resampling.BOX).save(folder / digit / f"{font.stem}-{place}.png")
+                count += 1
+    if not count:
+        raise ValueError(f"{fonts}: holds no font (.ttf, .otf)")
+    return count
+
+
+@torch.inference_mode()
+def adapted(system: System, images: Tensor) -> Tensor:
+    """Return uint8 source images (N, C, H, W) as the system makes them, uint8 too."""
+    return torch.cat([((system.infer(signed(part)) + 1) * 127.5).round().byte() for part in images.split(256)])
+
+
+@torch.inference_mode()
+def reads(system: System, images: Tensor, labels: Tensor) -> float:
+    """Return the share of uint8 images that the system's own classifier reads right."""
+    read = torch.cat([system.classify(signed(part)) for part in images.split(256)])
+    return float((read == labels).double().mean())
+
+
+def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, epochs: int = 3, **options) -> dict:
+    """Train a page and three classifiers of one seed; return their accuracies on the target's validation images.
+
+    "adapted" is the system's own classifier, or where it has none one that learnt from nothing but adapted images.
+    """
+    held = [folder / "validation" if (folder / "validation").is_dir() else folder for folder in (source, target)]
+    learnt = [folder / "train" if (folder / "train").is_dir() else folder for folder in (source, target)]
+    img2img.train(page, learnt, out, validation=held, seed=seed, **options)
+    system = img2img.load(out, device="cpu", precision="fp32").system
+    data = system.recipe.data
+    judged = whole(Labelled(held[1], data.size, data.channels))
+    given = whole(Labelled(learnt[0], data.size, data.input_channels or data.channels))
+    settings = {"epochs": epochs, "seed": seed}
+    found = {"source_only": accuracy(train(*whole(Labelled(learnt[0], data.size, data.channels)), **settings), *judged)}
+    if hasattr(system, "classify"):
+        found["adapted"] = reads(system, *judged)
+    else:
+        found["adapted"] = accuracy(train(adapted(system, given[0]), given[1], **settings), *judged)
+    found["target_only"] = accuracy(train(*whole(Labelled(learnt[1], data.size, data.channels)), **settings), *judged)
+    return found | {"error_cut": 1 - (1 - found["adapted"]) / max(1 - found["source_only"], 1e-9)}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("page", help="pixelda, simgan, dtn, or another that makes target images of source ones")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--source", type=Path, help="labelled folder, perhaps with train/ and validation/")
+    given.add_argument("--fonts", type=Path, help="folder of fonts, whose digits are the source")
+    parser.add_argument("--target", type=Path, required=True, help="as --source; only the judges look at its labels")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the runs, one a seed")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default 3)")
+    parser.add_argument("--images", type=int, help="as in img2img train")
+    parser.add_argument("--epochs", type=int, default=3, help="of the classifiers (default 3)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in img2img train")
+    a = parser.parse_args()
+    source = a.source
+    if a.fonts:
+        source = a.out / "source"
+        draw_digits(a.fonts, source)
+    rows = []
+    for seed in range(a.seeds):
+        options = {"images": a.images, "set": a.set, "doctor": False, "epochs": a.epochs}
+        rows.append(measure(a.page, source, a.target, a.out / f"{a.page}-{seed}", seed=seed, **options))
+        print(json.dumps({"seed": seed} | {name: round(value, 4) for name, value in rows[-1].items()}), flush=True)
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        print(f"{name}: {statistics.mean(values):.4f} +- {spread:.4f} over {len(values)} seeds")
+
+
+if __name__ == "__main__":
+    main()
