@@ -59,10 +59,11 @@ def reads(system: System, images: Tensor, labels: Tensor) -> float:
     return float((read == labels).double().mean())
 
 
-def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, epochs: int = 3, **options) -> dict:
+def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, shown: int = 100_000, **options) -> dict:
     """Train a page and three classifiers of one seed; return their accuracies on the target's validation images.
 
-    "adapted" is the system's own classifier, or where it has none one that learnt from nothing but adapted images.
+    "adapted" is the system's own classifier, or where it has none one that learnt from nothing but adapted images. The
+    classifiers see ``shown`` images each, however many there are.
     """
     held = [folder / "validation" if (folder / "validation").is_dir() else folder for folder in (source, target)]
     learnt = [folder / "train" if (folder / "train").is_dir() else folder for folder in (source, target)]
@@ -71,13 +72,16 @@ def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, epoc
     data = system.recipe.data
     judged = whole(Labelled(held[1], data.size, data.channels))
     given = whole(Labelled(learnt[0], data.size, data.input_channels or data.channels))
-    settings = {"epochs": epochs, "seed": seed}
-    found = {"source_only": accuracy(train(*whole(Labelled(learnt[0], data.size, data.channels)), **settings), *judged)}
+
+    def learn(images: Tensor, labels: Tensor) -> float:
+        return accuracy(train(images, labels, epochs=-(-shown // len(images)), seed=seed), *judged)
+
+    found = {"source_only": learn(*whole(Labelled(learnt[0], data.size, data.channels)))}
     if hasattr(system, "classify"):
         found["adapted"] = reads(system, *judged)
     else:
-        found["adapted"] = accuracy(train(adapted(system, given[0]), given[1], **settings), *judged)
-    found["target_only"] = accuracy(train(*whole(Labelled(learnt[1], data.size, data.channels)), **settings), *judged)
+        found["adapted"] = learn(adapted(system, given[0]), given[1])
+    found["target_only"] = learn(*whole(Labelled(learnt[1], data.size, data.channels)))
     return found | {"error_cut": 1 - (1 - found["adapted"]) / max(1 - found["source_only"], 1e-9)}
 
 
@@ -92,7 +96,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the runs, one a seed")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default 3)")
     parser.add_argument("--images", type=int, help="as in img2img train")
-    parser.add_argument("--epochs", type=int, default=3, help="of the classifiers (default 3)")
+    parser.add_argument("--shown", type=int, default=100_000, help="images that each classifier sees (default 100,000)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in img2img train")
     a = parser.parse_args()
     source = a.source
@@ -101,7 +105,7 @@ def main() -> None:
         draw_digits(a.fonts, source)
     rows = []
     for seed in range(a.seeds):
-        options = {"images": a.images, "set": a.set, "doctor": False, "epochs": a.epochs}
+        options = {"images": a.images, "set": a.set, "doctor": False, "shown": a.shown}
         rows.append(measure(a.page, source, a.target, a.out / f"{a.page}-{seed}", seed=seed, **options))
         print(json.dumps({"seed": seed} | {name: round(value, 4) for name, value in rows[-1].items()}), flush=True)
     for name in rows[0]:

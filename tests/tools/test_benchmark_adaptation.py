@@ -43,9 +43,7 @@ class Negative(nn.Module):
 
     def __init__(self, **parts):
         super().__init__()
-        self.recipe = type(
-            "Recipe", (), {"data": type("Data", (), {"size": 8, "channels": 1, "input_channels": 0})()}
-        )()
+        self.recipe = SimpleNamespace(data=SimpleNamespace(size=8, channels=1, input_channels=0))
         for name, value in parts.items():
             setattr(self, name, value)
 
@@ -57,12 +55,12 @@ def test_classifiers_of_adapted_images(tool, sides, tmp_path, monkeypatch):
     """Inverted bars lie beside where they lay: what was learnt of the source is wrong, of adapted images right."""
     monkeypatch.setattr(tool.img2img, "train", lambda *_, **__: None)
     monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": Negative()})())
-    found = tool.measure("simgan", *sides, tmp_path / "run", seed=0, epochs=20)
+    found = tool.measure("simgan", *sides, tmp_path / "run", seed=0, shown=640)
     assert found["adapted"] == found["target_only"] == 1 and found["source_only"] < 0.8
     assert found["error_cut"] == pytest.approx(1)
     own = Negative(classify=lambda images: (images[:, 0, 0, :4].mean(1) > images[:, 0, 0, 4:].mean(1)).long())
     monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": own})())
-    assert tool.measure("pixelda", *sides, tmp_path / "run", seed=0, epochs=1)["adapted"] == 1
+    assert tool.measure("pixelda", *sides, tmp_path / "run", seed=0, shown=32)["adapted"] == 1
 
 
 def test_adapted_images(tool):
@@ -75,7 +73,7 @@ def test_lines(tool, sides, tmp_path, monkeypatch, capsys):
     line = ["x", "simgan", "--source", source, "--target", target, "-o", tmp_path / "runs", "--seeds", 2]
     sets = ["data.size=8", "networks.generator.width=4", "networks.discriminator.width=4", "validate.metrics=[]"]
     extra = [part for key in sets for part in ("--set", key)]
-    monkeypatch.setattr(sys, "argv", [str(part) for part in [*line, *extra, "--images", 64, "--epochs", 1]])
+    monkeypatch.setattr(sys, "argv", [str(part) for part in [*line, *extra, "--images", 64, "--shown", 32]])
     tool.main()
     lines = capsys.readouterr().out.splitlines()
     rows = [json.loads(each) for each in lines[:2]]
