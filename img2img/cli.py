@@ -235,6 +235,7 @@ def _synthesize(a: argparse.Namespace) -> None:
 
         draw_points(pipe, Path(a.out), count=a.count, seed=a.seed)
         return
+    options = {"seed": a.seed, "truncation": a.truncation, "interpolate": a.interpolate, "mix": a.mix}
     if a.text_file:
         if Path(a.out).suffix:
             raise ValueError(f"{a.out}: many texts make single images; name a folder")
@@ -244,11 +245,10 @@ def _synthesize(a: argparse.Namespace) -> None:
             raise ValueError(f"{a.text_file}: has no text in it; write one a line")
         for place, text in texts:
             name = re.sub(r"[\W_]+", "-", text.lower()).strip("-")[:60]
-            images = pipe.ask(**controls, text=text).sample(a.count, seed=a.seed, truncation=a.truncation)
-            for number, image in enumerate(images):
+            for number, image in enumerate(pipe.ask(**controls, text=text).sample(a.count, **options)):
                 write(Path(a.out) / f"{place:04d}-{name}-{number:02d}.png", Picture.from_pil(image))
         return
-    images = pipe.sample(a.count, seed=a.seed, truncation=a.truncation, interpolate=a.interpolate, mix=a.mix)
+    images = pipe.sample(a.count, **options)
     if Path(a.out).suffix.lower() == ".png":
         from torchvision.transforms.functional import to_tensor
         from torchvision.utils import make_grid

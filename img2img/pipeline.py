@@ -222,7 +222,13 @@ class Pipeline:
         return self.network(batch)
 
     def ask(self, **controls: Any) -> "Pipeline":
-        """Have the same system do something else from now on, e.g. draw another ``text``; ``controls`` as in `load`."""
+        """Have the same system do something else from now on, e.g. draw another ``text``; ``controls`` as in `load`.
+
+        Raises:
+            ValueError: the system does not let one choose that.
+        """
+        if self.system is None:
+            raise ValueError(f"{self.name} (task {self.task}): has no {next(iter(controls))!r} to choose")
         self._plain = self.system.deployed(**controls).eval().requires_grad_(False)
         self.network = self._ready(self.dtype)
         return self

@@ -314,7 +314,7 @@ def test_synthesize(trained, tmp_path):
     assert np.array_equal(sheet[2:10, 2:10], single)
 
 
-def test_many_texts(captioned, tmp_path, failing):
+def test_many_texts(trained, captioned, tmp_path, failing):
     """Each line is drawn as --text would draw it; blank lines are none."""
     page = read("text_to_image").override(
         {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
@@ -336,6 +336,7 @@ def test_many_texts(captioned, tmp_path, failing):
     assert np.array_equal(drawn[2], drawn[4]) and not np.array_equal(drawn[0], drawn[2])
     texts = ["--text-file", tmp_path / "texts"]
     assert "name a folder" in failing(*command, *texts, "-o", tmp_path / "a.png")
+    assert "has no 'text' to choose" in failing("synthesize", trained["painter"], *texts, "-o", tmp_path / "out")
     (tmp_path / "texts").write_text("\n")
     assert "has no text in it" in failing(*command, *texts, "-o", tmp_path / "out")
     assert "reads no classes" in failing("classify", captioned, "--model", tmp_path / "run", "-o", tmp_path / "x.csv")
