@@ -117,6 +117,8 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
             images(folder, page)
             with contextlib.closing(Child({**setup, "way": "compare"})) as process:
                 facts = {"differences": {way: process.ask(way) for way in ways if way != "plain"}}
+                if "bf16" in ways and "penalty" in page:
+                    facts["bf16 gradient"] = process.ask("penalty")
             if options.repeats:
                 running = {way: stack.enter_context(contextlib.closing(Child({**setup, "way": way}))) for way in ways}
                 turns = [{way: process.ask("run") for way, process in running.items()} for _ in range(options.repeats)]
@@ -218,7 +220,9 @@ def child(setup: dict[str, Any]) -> None:
     if setup["way"] == "compare":
 
         def serve(request: str) -> Any:
-            return compare(page, PLAIN[setup["plain"]], folder, request)
+            return (
+                narrow(page, folder) if request == "penalty" else compare(page, PLAIN[setup["plain"]], folder, request)
+            )
     else:
         step = plain(page, setup["plain"], folder) if setup["way"] == "plain" else ours(page, folder, setup["way"])
         for _ in range(2):
@@ -280,6 +284,7 @@ def compare(page: Any, build: Callable[..., Game], folder: Path, precision: str)
     if "dropout" in page.networks["generator"]:
         page = page.override({"networks.generator.dropout": 0.0})
     trainer = trainer_of(page, folder, precision)
+    frozen(*trainer.optimizers.values())
     # Both draw the same noise in each phase.
     game = build(page, lambda phase: torch.manual_seed(derive(trainer.seed, 0, phase, 0, 0)))
     pairs = {}
@@ -291,8 +296,7 @@ def compare(page: Any, build: Callable[..., Game], folder: Path, precision: str)
         for a, b in zip(mine, theirs, strict=True):
             b.data.copy_(a.data.reshape(b.shape))
         pairs[role] = mine, theirs
-    for optimizer in (*trainer.optimizers.values(), *game.optimizers):
-        optimizer.step = lambda *given, **named: None  # gradients only
+    frozen(*game.optimizers)
     batch = first_batch(trainer)
     wanted = game.step({name: value.clone() for name, value in batch.items()})
     found = trainer._advance({phase: iter([batch]) for phase in page.schedule})
@@ -304,6 +308,39 @@ def compare(page: Any, build: Callable[..., Game], folder: Path, precision: str)
             a, b = (torch.cat([p.grad.flatten() for p in each]) for each in (mine, theirs))
             differences[f"{role} gradient"] = float((a - b).norm() / b.norm())
     return differences
+
+
+def frozen(*optimizers: Any) -> None:
+    """Have optimizers take no step: gradients only."""
+    for optimizer in optimizers:
+        optimizer.step = lambda *given, **named: None
+
+
+def narrow(page: Any, folder: Path, precision: str = "bf16") -> dict[str, dict[str, float]]:
+    """Compare a fresh critic's gradient under autocast to that in fp32, with its penalty (always fp32) and without.
+
+    Returns:
+        For each the length of the difference and of the gradient, in units of the one in fp32, and their cosine.
+    """
+    import torch
+
+    def gradient(game: Any, precision: str) -> Any:
+        trainer = trainer_of(game, folder, precision)
+        frozen(*trainer.optimizers.values())
+        trainer._advance({phase: iter([first_batch(trainer)]) for phase in game.schedule})
+        return torch.cat(
+            [p.grad.double().flatten() for p in trainer.system.discriminator.parameters() if p.grad is not None]
+        )
+
+    found = {}
+    for name, game in (("with the penalty", page), ("without", page.override({"penalty": []}))):
+        a, b = gradient(game, precision), gradient(game, "fp32")
+        found[name] = {
+            "difference": float((a - b).norm() / b.norm()),
+            "length": float(a.norm() / b.norm()),
+            "cosine": float(a @ b / (a.norm() * b.norm())),
+        }
+    return found
 
 
 # The games in their plain form
@@ -587,6 +624,10 @@ def tables(found: dict[str, Any]) -> str:
             worst = worst_of(facts["differences"].get(way, {}))
             cells += [f"{worst[kind]:.1e}" if kind in worst else "" for kind in TOLERANCE]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, facts in found["games"].items():
+        for which, values in facts.get("bf16 gradient", {}).items():
+            said = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+            lines += ["", f"{name}: the critic's gradient in bf16 against fp32, {which}: {said}"]
     return "\n".join(lines)
 
 

@@ -59,6 +59,20 @@ def test_another_network_is_refused(speed, tmp_path):
         speed.compare(other, speed.pix2pix, tmp_path, "fp32")
 
 
+def test_the_critics_gradient_in_few_bits(speed, tmp_path):
+    """Nothing differs in fp32; in bf16 something does, and the three numbers form a triangle."""
+    page = speed.recipe("wgan_gp critic 64", size=16, width=4)
+    speed.images(tmp_path, page.page())
+    for found in speed.narrow(page, tmp_path, "fp32").values():
+        assert found == {"difference": 0, "length": pytest.approx(1), "cosine": pytest.approx(1)}
+    both = speed.narrow(page, tmp_path)
+    assert both.keys() == {"with the penalty", "without"} and both["without"] != both["with the penalty"]
+    for found in both.values():
+        difference, length, cosine = found.values()
+        assert 1e-4 < difference < 0.3 and cosine > 0.95
+        assert difference**2 == pytest.approx(1 + length**2 - 2 * length * cosine, abs=1e-9)
+
+
 def test_plain_steps_learn(speed, tmp_path):
     """The timed form takes real steps of its optimizers."""
     page = speed.recipe("cyclegan 128", size=32, width=4)
@@ -94,6 +108,9 @@ def test_the_tables(speed):
     assert "2 threads, medians of 3 interleaved repetitions" in text
     assert "| a game | 2 | 1 | 0.5 | 2.00 | 4.00 |" in text
     assert "| a game | 1.0e-07 | 2.0e-03 | 1.0e-02 | 3.0e-01 |" in text
+    game["bf16 gradient"] = {"without": {"difference": 0.02, "cosine": 0.99981}}
+    said = speed.tables({"threads": 2, "repeats": 3, "games": {"a game": game}}).splitlines()[-1]
+    assert said == "a game: the critic's gradient in bf16 against fp32, without: difference 0.02, cosine 0.9998"
     only = speed.tables({"threads": 2, "repeats": 0, "games": {"a game": {"differences": {"fp32": differences}}}})
     assert "times as fast" not in only and "| a game | 1.0e-07 | 2.0e-03 |  |  |" in only
 
