@@ -101,7 +101,9 @@ LARGEST = 2**20
 
 
 def together(source: Source, seed: int, images: int = 0) -> Iterator[dict[str, Tensor]]:
-    """Yield the items of a source in order, stacked as long as their shapes agree; the same every time.
+    """Yield the items of a source in an order that is the same every time, stacked as long as their shapes agree.
+
+    The order is mixed, since folders are sorted: what is shown of the first batch should be of all kinds.
 
     Args:
         source: where items come from.
@@ -110,7 +112,7 @@ def together(source: Source, seed: int, images: int = 0) -> Iterator[dict[str, T
     """
     count = min(images or len(source), len(source))
     waiting: list[dict[str, Tensor]] = []
-    for place in range(count):
+    for place in np.random.default_rng(0).permutation(count).tolist():
         index = place * len(source) // count
         item = source.item(index, np.random.default_rng((seed, index)))
         size = sum(value.numel() for value in item.values())
