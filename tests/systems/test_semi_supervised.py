@@ -95,7 +95,7 @@ def test_learns_of_three_labels(tmp_path):
         **{
             "networks.discriminator.outputs": 3,
             "data.labels": 3,
-            "train.images": 16 * 100,
+            "train.images": 16 * 60,
             "train.batch": 16,
             "train.ema": 0.9,
             "validate.images": 0,
