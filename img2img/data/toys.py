@@ -29,12 +29,13 @@ class Points:
         return self.count
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return a point; ``index`` chooses its mode, evenly."""
+        """Return a point."""
         return {name: value[0] for name, value in self.items(np.array([index]), rng).items()}
 
     def items(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return many points at once, (N, 2, 1, 1)."""
-        points = self.centres[indices % len(self.centres)] + self.mixture.sigma * rng.standard_normal((len(indices), 2))
+        modes = rng.integers(len(self.centres), size=len(indices))
+        points = self.centres[modes] + self.mixture.sigma * rng.standard_normal((len(indices), 2))
         return {"real": torch.from_numpy(points.astype(np.float32))[:, :, None, None]}
 
 

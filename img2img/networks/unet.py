@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from img2img.networks.dcgan import small_normal
 from img2img.networks.norms import normalisation
 
 
@@ -82,7 +81,22 @@ class UNet(nn.Module):
         self.inner = inner or nn.Identity()
         joined = width * 2 if inner else width
         self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(joined, channels, 4, 2, 1), nn.Tanh())
-        self.apply(small_normal)
+        self.apply(_start)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.inner(self.first(x)))
+
+
+def _start(layer: nn.Module) -> None:
+    """Start a layer at He et al.'s scale (https://arxiv.org/abs/1502.01852, equation 10), whatever it is made of.
+
+    The paper's N(0, 0.02) leaves what comes through the outermost joint, which has no norm, a tenth as strong as what
+    comes from below: outlines stay blurred for thousands of steps.
+    """
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        seen = layer.weight[0].numel()
+        if isinstance(layer, nn.ConvTranspose2d):  # of a kernel, one place in stride x stride meets an output
+            seen = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1] / (layer.stride[0] * layer.stride[1])
+        nn.init.normal_(layer.weight, 0, (2 / seen) ** 0.5)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

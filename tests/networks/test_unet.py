@@ -78,3 +78,14 @@ def test_depths_that_cannot_be(depth):
 def test_odd_sizes_cannot_be():
     with pytest.raises(ValueError, match="size 27 cannot be halved 1 times"):
         UNet(size=27)
+
+
+def test_a_fresh_network_keeps_the_strength_of_what_goes_through():
+    """As He et al. 2015 mean it: what comes out of each layer varies as much as what went in, within a factor."""
+    torch.manual_seed(0)
+    network, strengths = UNet(32, size=64, norm="none", dropout=0.0), []
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.register_forward_hook(lambda layer, given, found: strengths.append(found.std() / given[0].std()))
+    network(torch.rand(4, 3, 64, 64) * 2 - 1)
+    assert len(strengths) == 12 and all(0.5 < each < 2 for each in strengths)
