@@ -136,7 +136,7 @@ def test_saved_and_loaded_it_is_the_same(name, trainer, tmp_path):
         system = restore(str(path))
         assert system.recipe == run.recipe
         given, averaged = inputs(run.recipe, 2), run._averaged()
-        system.to(memory_format=torch.channels_last)  # as in training; another layout may add up in another order
+        system.to(memory_format=run.layout)  # another layout may add up in another order
         with torch.no_grad():
             assert torch.equal(system.infer(given), averaged.infer(given))
         for role in system.inference:
