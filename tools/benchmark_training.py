@@ -32,11 +32,12 @@ DCGAN = {
     "adversarial": {"type": "logistic"},
     "train": {"batch": 64},
 }
-# name: the page, what is changed in it, and which plain form plays it
+# name: the page, what is changed in it, and which plain form plays it (none: only timed beside the others)
 GAMES: dict[str, dict[str, Any]] = {
     "pix2pix 256": {"page": "pix2pix", "set": {"data.size": 256, "train.batch": 1}, "plain": "pix2pix"},
     "cyclegan 128": {"page": "cyclegan", "set": {"data.size": 128, "train.batch": 1}, "plain": "cyclegan"},
     "cyclegan 256": {"page": "cyclegan", "set": {"data.size": 256, "train.batch": 1}, "plain": "cyclegan"},
+    "cut 128": {"page": "cut", "set": {"data.size": 128, "train.batch": 1}, "plain": None},
     "dcgan 64": {"page": DCGAN, "set": {"data.size": 64}, "plain": "dcgan"},
     "wgan_gp critic 64": {
         "page": "wgan_gp",
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     different = [
         name
         for name, facts in found["games"].items()
-        if any(not worst <= TOLERANCE[kind] for kind, worst in worst_of(facts["differences"]["fp32"]).items())
+        if any(not worst <= TOLERANCE[kind] for kind, worst in worst_of(facts["differences"].get("fp32", {})).items())
     ]
     if different:
         print(f"benchmark_training: not the same game: {', '.join(different)}", file=sys.stderr)
@@ -106,19 +107,22 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     native = engine.native_bf16(torch.device("cpu"))
     if not native:
         print("bf16 is not native here: left out", file=sys.stderr)
-    ways = [way for way in WAYS if native or way != "bf16"]
+    known = [way for way in WAYS if native or way != "bf16"]
     threads = options.threads or torch.get_num_threads()
     found: dict[str, Any] = {"repeats": options.repeats, "threads": threads, "native_bf16": native, "games": {}}
     for name in tqdm(chosen, unit="game", file=sys.stderr, disable=None):
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="img2img-training-")))
+            ways = [way for way in known if way != "plain" or GAMES[name]["plain"]]
             page = recipe(name, options.size, options.width).page()
             setup = {"page": page, "plain": GAMES[name]["plain"], "folder": str(folder), "threads": threads}
             images(folder, page)
-            with contextlib.closing(Child({**setup, "way": "compare"})) as process:
-                facts = {"differences": {way: process.ask(way) for way in ways if way != "plain"}}
-                if "bf16" in ways and "penalty" in page:
-                    facts["bf16 gradient"] = process.ask("penalty")
+            facts: dict[str, Any] = {"differences": {}}
+            if "plain" in ways:
+                with contextlib.closing(Child({**setup, "way": "compare"})) as process:
+                    facts["differences"] = {way: process.ask(way) for way in ways if way != "plain"}
+                    if "bf16" in ways and "penalty" in page:
+                        facts["bf16 gradient"] = process.ask("penalty")
             if options.repeats:
                 running = {way: stack.enter_context(contextlib.closing(Child({**setup, "way": way}))) for way in ways}
                 turns = [{way: process.ask("run") for way, process in running.items()} for _ in range(options.repeats)]
@@ -126,7 +130,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
                 facts["ratios"] = {
                     way: statistics.median(turn["plain"] / turn[way] for turn in turns)
                     for way in ways
-                    if way != "plain"
+                    if way != "plain" and "plain" in ways
                 }
             found["games"][name] = facts
     return found
@@ -619,6 +623,8 @@ def tables(found: dict[str, Any]) -> str:
     lines += ["| first step, relative difference | fp32 losses | fp32 gradients | bf16 losses | bf16 gradients |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]
     for name, facts in found["games"].items():
+        if not facts["differences"]:
+            continue
         cells = []
         for way in WAYS[1:]:
             worst = worst_of(facts["differences"].get(way, {}))

@@ -97,6 +97,15 @@ def test_runs_from_the_command_line(speed, monkeypatch, capfd):
     assert list(facts["ratios"]) == list(facts["differences"]) == ["fp32"]
 
 
+def test_a_game_without_a_plain_form_is_timed_alone(speed, monkeypatch, capfd):
+    monkeypatch.setattr(speed, "WAYS", ("plain", "fp32"))
+    options = ["--only", "cut*", "--size", "32", "--width", "4", "--repeats", "1", "--threads", "1"]
+    assert speed.main(options) == 0
+    row = next(line for line in capfd.readouterr().out.splitlines() if line.startswith("| cut 128 |"))
+    cells = [cell.strip() for cell in row.split("|")[2:-1]]
+    assert cells[0] == cells[2] == "" and 0 < float(cells[1]) < 60 and not any(cells[3:])
+
+
 def test_the_tables(speed):
     differences = {"generator/l1": 1e-7, "generator gradient": 2e-3, "discriminator gradient": 1e-6}
     game = {
