@@ -261,24 +261,26 @@ def _synthesize(a: argparse.Namespace) -> None:
         write(Path(a.out) / f"{a.seed}-{place:05d}.png", Picture.from_pil(image))
 
 
-def _classify(a: argparse.Namespace) -> None:
+def _classify(a: argparse.Namespace) -> int:
     import csv
+    from functools import partial
 
     from img2img.checkpoint import atomic
     from img2img.data.images import files_in
     from img2img.data.labelled import labels_in
+    from img2img.imaging.tree import Report, fail
 
-    pipe = img2img.load(a.model, device=a.device, precision=a.precision)
-    files = files_in(a.folder)
+    pipe, report = img2img.load(a.model, device=a.device, precision=a.precision), Report()
     names = sorted(set(labels_in(a.names)[1])) if a.names else None
-    found = pipe.classify(files)
-    if names and max(found) >= len(names):
-        raise ValueError(f"{a.names}: holds {len(names)} classes, and class {max(found)} was read; name what it learnt")
+    found = pipe.classify(files_in(a.folder), failed=partial(fail, report))
+    if names and (most := max(found.values(), default=0)) >= len(names):
+        raise ValueError(f"{a.names}: holds {len(names)} classes, and class {most} was read; name what it learnt")
     with atomic(Path(a.out)) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "label"])
-        for path, label in zip(files, found, strict=True):
+        for path, label in found.items():
             table.writerow([path.relative_to(a.folder).as_posix(), names[label] if names else label])
+    return 1 if report.failed else 0
 
 
 def _train(a: argparse.Namespace) -> None:

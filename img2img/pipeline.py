@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from img2img import checkpoint, engine
 from img2img.adversarial.latent import slerp, truncate
-from img2img.data.images import signed, square
-from img2img.data.photos import rgb
+from img2img.data.images import planes, signed, square
 from img2img.imaging import tiles
 from img2img.imaging.picture import Picture, read
 from img2img.recipe import Recipe, locate
@@ -234,20 +233,36 @@ class Pipeline:
         return self
 
     @torch.inference_mode()
-    def classify(self, files: list[Path], *, batch: int = 256) -> list[int]:
+    def classify(
+        self, files: list[Path], *, batch: int = 256, failed: Callable[[Path, Exception], None] | None = None
+    ) -> dict[Path, int]:
         """Return the class of each image file, numbered from 0, as the system's own classifier reads it.
 
         Of each image the largest centred square counts, at the page's size, as in training.
+
+        Args:
+            files: images, or arrays as `img2img.data.images.planes` reads them.
+            batch: how many at once.
+            failed: called with a file that cannot be read, which is left out then; None: its error is raised.
 
         Raises:
             ValueError: the system has no classifier, or an image cannot be read.
         """
         if not hasattr(self.system, "classify"):
             raise ValueError(f"{self.name} (task {self.task}) reads no classes; use a model that does, e.g. of pixelda")
-        data, system, found = self.recipe.data, self.system.to(self.device), []
+        data, system, found = self.recipe.data, self.system.to(self.device), {}
         for start in range(0, len(files), batch):
-            images = [signed(square(rgb(path, data.channels), data.size)) for path in files[start : start + batch]]
-            found += system.classify(torch.stack(images).to(self.device)).tolist()
+            images = {}
+            for path in files[start : start + batch]:
+                try:
+                    images[path] = signed(square(planes(path, data.channels), data.size))
+                except Exception as error:
+                    if failed is None:
+                        raise
+                    failed(path, error)
+            if images:
+                labels = system.classify(torch.stack(list(images.values())).to(self.device)).tolist()
+                found |= zip(images, labels, strict=True)
         return found
 
     def sample(

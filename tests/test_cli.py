@@ -342,8 +342,11 @@ def test_many_texts(trained, captioned, tmp_path, failing):
     assert "reads no classes" in failing("classify", captioned, "--model", tmp_path / "run", "-o", tmp_path / "x.csv")
 
 
-def test_adaptation_in_use(domains, tmp_path):
-    """After pixelda: a labelled folder in the target's style, and labels of a folder that has none."""
+def test_adaptation_in_use(domains, tmp_path, capsys):
+    """After pixelda: a labelled folder in the target's style, and labels of a folder that has none.
+
+    A file that cannot be read costs its line and the exit code, and the others have their labels.
+    """
     page = read("pixelda").override(
         {"networks.generator.width": 4, "networks.discriminator.width": 4, "networks.classifier.width": 4}
         | {"data.size": 16, "data.input_channels": 3, "train.batch": 5, "train.images": 20, "validate.metrics": []}
@@ -374,6 +377,18 @@ def test_adaptation_in_use(domains, tmp_path):
     assert main(["classify", str(target), *model, "--names", str(names), "-o", str(tmp_path / "named.csv")]) == 0
     lines = (tmp_path / "named.csv").read_text().splitlines()
     assert lines == ["file,label", *(f"{place}/0.png,class_{label}" for place, label in enumerate(read_as))]
+    (loose / "deep" / "3.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert main(["classify", str(loose), *model, "-o", str(tmp_path / "rest.csv")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{loose / 'deep' / '3.png'}: ") and not line.startswith("img2img")
+    lines = (tmp_path / "rest.csv").read_text().splitlines()
+    assert lines == ["file,label", *(f"deep/{p}.png,{label}" for p, label in enumerate(read_as) if p != 3)]
+    for path in loose.rglob("*.png"):
+        path.write_bytes(b"")
+    assert main(["classify", str(loose), *model, "-o", str(tmp_path / "none.csv")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 10
+    assert (tmp_path / "none.csv").read_text() == "file,label\n"
 
 
 def test_evaluate(trained, photos, capsys):

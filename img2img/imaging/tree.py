@@ -136,7 +136,7 @@ def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _fail(report: Report, path: Path, error: BaseException | str) -> None:
+def fail(report: Report, path: Path, error: BaseException | str) -> None:
     """Count a failure and say it in one line."""
     if isinstance(error, UnreadableImage):
         line = str(error)
@@ -194,7 +194,7 @@ class _Plan:
                 paths = map(Path, sorted(glob.glob(str(given), recursive=True)))
                 matches = [(path, base, Path()) for path in paths if path.is_dir() or path.suffix.lower() in READABLE]
                 if not matches:
-                    _fail(self.report, given, "matches no image")
+                    fail(self.report, given, "matches no image")
             else:
                 matches = [(given, given.parent, Path())]
             for path, base, prefix in matches:
@@ -209,7 +209,7 @@ class _Plan:
         entered: set[tuple[int, int]] = set()
         own = self._key(self.output)
         for folder, names, plain in os.walk(
-            top, followlinks=True, onerror=lambda error: _fail(self.report, Path(error.filename), error)
+            top, followlinks=True, onerror=lambda error: fail(self.report, Path(error.filename), error)
         ):
             key = self._key(Path(folder))
             if key in entered or (key == own and Path(folder) != top):
@@ -246,7 +246,7 @@ class _Plan:
                 state = job.source.stat()
                 job.size, job.mtime = state.st_size, state.st_mtime_ns
             except OSError as error:
-                _fail(self.report, job.source, error)
+                fail(self.report, job.source, error)
                 continue
             name = self._name(job, record, taken)
             taken.add(os.path.normcase(name))
@@ -254,13 +254,13 @@ class _Plan:
             if record.done(name, job):
                 self.report.skipped += 1
             elif os.path.realpath(job.target) in sources:
-                _fail(self.report, job.source, f"its output {job.target} is an input; use a suffix or another folder")
+                fail(self.report, job.source, f"its output {job.target} is an input; use a suffix or another folder")
             elif job.target.is_dir():
-                _fail(self.report, job.source, f"its output {job.target} is a folder")
+                fail(self.report, job.source, f"its output {job.target} is a folder")
             elif os.path.lexists(job.target) and not overwrite and not record.free(name, job):
-                _fail(self.report, job.source, f"{job.target} was made from another input; use overwrite")
+                fail(self.report, job.source, f"{job.target} was made from another input; use overwrite")
             elif os.path.lexists(job.target) and not overwrite and not record.ours(name):
-                _fail(self.report, job.source, f"{job.target} exists and is not ours; use overwrite or a suffix")
+                fail(self.report, job.source, f"{job.target} exists and is not ours; use overwrite or a suffix")
             else:
                 if not self.single and name != next(self._names(job)):
                     _say(f"{job.source}: another input has the name {next(self._names(job))}; written as {name}")
@@ -452,7 +452,7 @@ def _run(
 
     def failed(job: _Job, error: BaseException | str) -> None:
         with counting:
-            _fail(report, job.source, error)
+            fail(report, job.source, error)
 
     def reading() -> None:
         for job in jobs:
