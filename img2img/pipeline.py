@@ -334,9 +334,11 @@ class Pipeline:
                 options = {"truncation": truncation}
             else:
                 latents = truncate(latents, truncation)
-        found = [
-            self.network(part.to(self.device, self.dtype), **options).float().cpu() for part in latents.split(batch)
-        ]
+        found = []
+        for place, part in enumerate(latents.split(batch)):
+            if getattr(self._plain, "in_turn", False):
+                options["first"] = place * batch
+            found.append(self.network(part.to(self.device, self.dtype), **options).float().cpu())
         return self._unit(torch.cat(found))
 
     @torch.inference_mode()

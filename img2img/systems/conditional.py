@@ -41,15 +41,19 @@ class Asked(nn.Module):
     Args:
         network: (latents (N, latent), labels (N,)) to images (N, C, H, W).
         label: the class; None for all in turn.
+
+    Attributes:
+        in_turn: whether the class of an image depends on its place.
     """
 
     def __init__(self, network: nn.Module, label: int | None) -> None:
         super().__init__()
         self.network, self.label, self.latent = network, label, network.latent
+        self.in_turn = label is None
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Return the images of latents."""
-        given = labels(self.label, len(z), self.network.classes, z.device)
+    def forward(self, z: Tensor, first: int = 0) -> Tensor:
+        """Return the images of latents; ``first`` is the place of the first one among all that are drawn."""
+        given = labels(self.label, len(z), self.network.classes, z.device, first)
         return self.network(z, one_hot(given, self.network.classes).to(z.dtype))
 
 
@@ -190,8 +194,8 @@ class InfoGAN(Conditional):
         return Images(only(folders, self.recipe.name), data.size, data.channels, data.flip and not validation)
 
 
-def labels(label: int | Tensor | None, count: int, classes: int, device: torch.device) -> Tensor:
-    """Return labels (N,): of one class, as given, or of all classes in turn."""
+def labels(label: int | Tensor | None, count: int, classes: int, device: torch.device, first: int = 0) -> Tensor:
+    """Return labels (N,): of one class, as given, or of all classes in turn, the ``first`` ones left out."""
     if label is None:
-        return torch.arange(count, device=device) % classes
+        return torch.arange(first, first + count, device=device) % classes
     return label.to(device) if isinstance(label, Tensor) else torch.full((count,), int(label), device=device)

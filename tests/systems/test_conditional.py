@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import img2img
+from img2img.pipeline import Pipeline
 from img2img.recipe import Recipe, read
 from img2img.systems.system import build
 from img2img.trainer import Trainer
@@ -49,6 +50,17 @@ def test_labels_that_are_asked_for():
             system.deployed(label=wrong)
     trial = system.trial({"real": torch.zeros(3, 1, 2, 2), "label": torch.tensor([5, 1, 2])})[""]
     assert torch.equal(trial.output[:, 0, 0, 0], trial.label / 10)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 99])
+def test_classes_in_turn_whatever_the_batch(batch):
+    system = build(page("cgan"))
+    system.generator = Echo()
+    for label, wanted in ((None, torch.arange(150) % 10), (3, torch.full((150,), 3))):
+        network = system.deployed(label)
+        pipe = Pipeline(network, "echo", task="conditional", scale=1, channels=1, verb="synthesize")
+        drawn = pipe.to("cpu", "fp32").draw(torch.randn(150, 2), batch=batch)
+        assert torch.equal((drawn[:, 0, 0, 0] * 10).round().long(), wanted)
 
 
 def test_half_precision():
