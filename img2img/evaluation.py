@@ -127,7 +127,7 @@ class Judge:
                     )
                 # Metrics on one network share their features by the tensor that they are of.
                 if found.against not in known:
-                    known[found.against] = unit(reference) if reference.dim() > 1 else reference
+                    known[found.against] = unit(reference) if reference.dim() == 4 else reference
                 found.update(output, known[found.against])
             if trial.real is not None:
                 self.spread.setdefault(direction, Spread()).update(output, unit(trial.real))

@@ -60,7 +60,7 @@ def accuracy(network: Matcher, images: Captioned, seed: int = 0) -> float:
     metric, rng = CaptionAccuracy(network=network), np.random.default_rng(seed)
     items = [images.item(index, rng) for index in range(len(images))]
     real, text = (torch.stack([item[key] for item in items]) for key in ("real", "text"))
-    metric.update(real / 2 + 0.5, text.flatten())
+    metric.update(real / 2 + 0.5, text)
     return round(metric.compute(), 4)
 
 

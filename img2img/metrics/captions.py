@@ -21,7 +21,7 @@ class CaptionAccuracy:
         network: a shipped matcher, e.g. matcher.emoji, or one as it is.
     """
 
-    against: Literal["label"] = "label"
+    against: Literal["text"] = "text"
 
     def __init__(self, *, network: str | Matcher = "matcher.emoji") -> None:
         self.network = network if isinstance(network, Matcher) else matcher(network)
@@ -29,9 +29,9 @@ class CaptionAccuracy:
 
     @torch.no_grad()
     def update(self, output: Tensor, reference: Tensor) -> None:
-        """Add outputs (N, C, H, W) in [0, 1] and their captions' pieces, one after another, (N * L,)."""
+        """Add outputs (N, C, H, W) in [0, 1] and their captions' pieces (N, L)."""
         self.images.append(self.network.images(output.float().cpu()))
-        self.captions.append(reference.view(len(output), -1).cpu())
+        self.captions.append(reference.cpu())
 
     @torch.no_grad()
     def compute(self) -> float:

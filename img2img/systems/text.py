@@ -102,11 +102,11 @@ class TextToImage(System):
         return found.to(like.device).float().expand(len(like), 4)
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
-        """A drawing of each caption, whose pieces are the label, one after another; as input the box, dark on white."""
+        """A drawing of each caption; as input the box, dark on white."""
         real, captions, box = batch["real"], batch["text"], batch.get("box")
         drawn = self.infer(self.latents(len(real), real.device), captions, box)
         asked = None if box is None else (1 - 2 * box_mask(box, real.shape[-1])).expand_as(real)
-        return {"": Trial(drawn, asked, real=real, label=captions.flatten())}
+        return {"": Trial(drawn, asked, real=real, text=captions)}
 
     def deployed(self, text: str = "", box: tuple[float, ...] | None = None) -> nn.Module:
         """Return the generator of one text.

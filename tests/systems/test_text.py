@@ -1,5 +1,7 @@
 """Captions, boxes, and the game of image and text."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -137,7 +139,7 @@ def test_what_is_judged(system):
     """The metrics get every caption whole, and each box as an image whose box it is."""
     captions = torch.stack([pieces(name) for name in ("sun", "cat", "sun")])
     trial = system.trial({"real": torch.zeros(3, 3, 16, 16), "text": captions})[""]
-    assert torch.equal(trial.label.view(3, -1), captions) and trial.input is None
+    assert torch.equal(trial.text, captions) and trial.input is None
     torch.manual_seed(0)
     small = {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
     boxed = build(read("gawwn").override(small | {"data.size": 16})).eval()
@@ -147,6 +149,11 @@ def test_what_is_judged(system):
     judge = Judge(["box_iou"])
     judge.update({"": trial._replace(output=trial.input)}, boxed.span)
     assert judge.compute()["box_iou"] == 1
+    given = []
+    judge.metrics = {("caption_accuracy", ""): SimpleNamespace(against="text", update=lambda *seen: given.append(seen))}
+    judge.names = ["caption_accuracy"]
+    judge.update({"": trial}, boxed.span)
+    assert torch.equal(given[0][1], captions)  # numbers as they are, not brought to [0, 1] as images
 
 
 def test_told(system):
