@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from img2img.data.stream import stream
+from img2img.data.stream import stream, together
 
 
 class Numbers:
@@ -61,3 +61,20 @@ def test_torch_generator_is_not_touched():
 def test_an_empty_source():
     with pytest.raises(ValueError, match="no images to train on"):
         next(stream(Numbers(0), 2, 0, 0))
+
+
+def test_validation_is_mixed_and_the_same_every_time():
+    """Each item comes once; what is random in it follows from seed and place, whatever the order and the number."""
+
+    def seen(seed, images=0):
+        batches = list(together(Numbers(40), seed, images))
+        index, chance = (torch.cat([batch[key] for batch in batches]).tolist() for key in ("index", "chance"))
+        return index, dict(zip(index, chance, strict=True))
+
+    (order, chances), (other, others) = seen(3), seen(4)
+    assert order == other == seen(3)[0] and sorted(order) == list(range(40))
+    assert order != sorted(order) and {place // 20 for place in order[:10]} == {0, 1}
+    assert chances == seen(3)[1] and not set(chances.values()) & set(others.values())
+    some, few = seen(3, 10)
+    assert sorted(some) == list(range(0, 40, 4)) and few.items() <= chances.items()
+    assert sorted(seen(3, 99)[0]) == list(range(40))
