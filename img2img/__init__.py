@@ -40,7 +40,7 @@ def _cached(name: str | Path, device: str | None, precision: str | None, **contr
     from img2img.recipe import locate
 
     path = locate(name, weights=True)
-    key = (str(name), path.stat().st_mtime_ns, device, precision, *sorted(controls.items()))
+    key = (str(name), path.stat().st_mtime_ns, device, precision, repr(sorted(controls.items())))
     if key not in _loaded:
         _loaded.clear()  # one system at a time: a caller that alternates holds its own pipelines
         _loaded[key] = load(name, device=device, precision=precision, **controls)
@@ -135,11 +135,11 @@ def synthesize(
         count: how many.
         seed: of what is random in them.
         truncation: variety against fidelity, see `img2img.pipeline.Pipeline.draw`.
-        interpolate: so many images on the way from each to the next.
+        interpolate: so many images on the way from each to the next, without a label all of class 0.
         mix: ``count`` x ``count`` images with the coarse styles of one and the fine ones of another (StyleGAN).
         device: None for the best here.
         precision: None for bf16 where it is native, else fp32.
-        controls: what the model lets one choose, e.g. ``label=7``.
+        controls: what the model lets one choose, e.g. ``label=7`` or InfoGAN's ``code=(0.5, -1)``.
 
     Raises:
         ValueError: an unknown model or control, or one that does not make images of noise.

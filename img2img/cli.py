@@ -85,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--label", type=int, help="class to draw, where the model knows classes; default: all in turn")
+    found.add_argument(
+        "--code", type=float, nargs="+", metavar="C", help="values, -1 to 1, of InfoGAN's first codes; default: drawn"
+    )
     said = found.add_mutually_exclusive_group()
     said.add_argument("--text", help="what to draw, where the model knows text")
     said.add_argument("--text-file", metavar="FILE", help="texts to draw, one a line, --count images each")
@@ -93,7 +96,11 @@ def parser() -> argparse.ArgumentParser:
         "--truncation", type=float, metavar="T", help="less variety, more fidelity: 0 to 1 for styles, else over 0"
     )
     found.add_argument(
-        "--interpolate", type=int, default=0, metavar="STEPS", help="so many images on the way from each to the next"
+        "--interpolate",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="so many images on the way from each to the next; without --label all of class 0",
     )
     found.add_argument("--mix", action="store_true", help="count x count images: coarse styles by row, fine by column")
     found.add_argument("-o", "--out", required=True, help="a .png for one sheet, else a folder for single images")
@@ -221,7 +228,7 @@ def _folder(a: argparse.Namespace, model: str, controls: dict[str, Any], **optio
 def _synthesize(a: argparse.Namespace) -> None:
     from img2img.imaging.picture import Picture, write
 
-    controls = {key: value for key in ("label", "text") if (value := getattr(a, key)) is not None}
+    controls = {key: value for key in ("label", "code", "text") if (value := getattr(a, key)) is not None}
     if a.box is not None:
         try:
             controls["box"] = tuple(float(part) for part in a.box.split(","))

@@ -1,5 +1,6 @@
 """A trained system as a function on images: paths, Pillow images, arrays, tensors and lists of them, kind for kind."""
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -228,7 +229,7 @@ class Pipeline:
         """
         if self.system is None:
             raise ValueError(f"{self.name} (task {self.task}): has no {next(iter(controls))!r} to choose")
-        self._plain = self.system.deployed(**controls).eval().requires_grad_(False)
+        self._plain = _deployed(self.system, controls).eval().requires_grad_(False)
         self.network = self._ready(self.dtype)
         return self
 
@@ -282,7 +283,8 @@ class Pipeline:
             seed: of the latents.
             batch: how many at once.
             truncation: see `draw`.
-            interpolate: so many images on the way from each latent to the next, and from the last to the first.
+            interpolate: so many images on the way from each latent to the next, and from the last to the first; where
+                classes would come in turn, all are of class 0.
             mix: count x count images, each with the coarse styles of one latent and the fine ones of another (see
                 `mixed`); those of one latent alone are on the diagonal.
 
@@ -293,7 +295,9 @@ class Pipeline:
         if interpolate:
             share = torch.arange(interpolate).repeat(count) / interpolate
             z = slerp(z.repeat_interleave(interpolate, 0), z.roll(-1, 0).repeat_interleave(interpolate, 0), share)
-        images = self.mixed(z, truncation) if mix else self.draw(z, batch=batch, truncation=truncation)
+        images = (
+            self.mixed(z, truncation) if mix else self.draw(z, batch=batch, truncation=truncation, turn=not interpolate)
+        )
         if images.shape[1] not in (1, 3):
             raise ValueError(f"{self.name}: makes no pictures; load(...).draw(latents) gives what it makes")
         values = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -314,7 +318,7 @@ class Pipeline:
         return torch.stack([torch.randn(latent, generator=generator) for _ in range(count)])
 
     @torch.inference_mode()
-    def draw(self, latents: Tensor, *, batch: int = 64, truncation: float | None = None) -> Tensor:
+    def draw(self, latents: Tensor, *, batch: int = 64, truncation: float | None = None, turn: bool = True) -> Tensor:
         """Return the images (N, C, H, W) in [0, 1] of latents (N, latent).
 
         Args:
@@ -322,6 +326,7 @@ class Pipeline:
             batch: how many at once.
             truncation: trades variety for fidelity. Styles are pulled to their mean by this factor, 0 to 1; other
                 generators get latents of the normal distribution cut at so many standard deviations, over 0.
+            turn: where no class was chosen, whether all come in turn; else every image is of class 0.
 
         Raises:
             ValueError: a truncation outside its range.
@@ -337,7 +342,7 @@ class Pipeline:
         found = []
         for place, part in enumerate(latents.split(batch)):
             if getattr(self._plain, "in_turn", False):
-                options["first"] = place * batch
+                options["first"] = place * batch if turn else None
             found.append(self.network(part.to(self.device, self.dtype), **options).float().cpu())
         return self._unit(torch.cat(found))
 
@@ -389,7 +394,7 @@ def load(name: str | Path, *, device: str | None = None, precision: str | None =
         found = community(path)
     else:
         system: System = restore(str(path))
-        network = system.deployed(**controls)
+        network = _deployed(system, controls)
         recipe = system.recipe
         channels, outputs = system.depths(**controls)
         try:
@@ -410,6 +415,14 @@ def load(name: str | Path, *, device: str | None = None, precision: str | None =
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"{path}: its generator does not do the task {recipe.task} ({reason})") from error
     return found.to(device, precision) if device or precision else found
+
+
+def _deployed(system: System, controls: dict[str, Any]) -> nn.Module:
+    known = inspect.signature(system.deployed).parameters
+    for key in controls:
+        if key not in known and "controls" not in known:
+            raise ValueError(f"{system.recipe.name}: has no {key!r} to choose, but {', '.join(known)}")
+    return system.deployed(**controls)
 
 
 def wanted_size(width: int, height: int, scale: float, size: str | None = None) -> tuple[int, int]:

@@ -28,6 +28,7 @@ OPTIONS = {
         "count",
         "seed",
         "label",
+        "code",
         "text",
         "text_file",
         "box",

@@ -51,10 +51,40 @@ class Asked(nn.Module):
         self.network, self.label, self.latent = network, label, network.latent
         self.in_turn = label is None
 
-    def forward(self, z: Tensor, first: int = 0) -> Tensor:
-        """Return the images of latents; ``first`` is the place of the first one among all that are drawn."""
-        given = labels(self.label, len(z), self.network.classes, z.device, first)
+    def forward(self, z: Tensor, first: int | None = 0) -> Tensor:
+        """Return the images of latents.
+
+        Args:
+            z: (N, latent).
+            first: place of the first one among all that are drawn; None for class 0 in place of all in turn.
+        """
+        label = 0 if first is None else self.label
+        given = labels(label, len(z), self.network.classes, z.device, first or 0)
         return self.network(z, one_hot(given, self.network.classes).to(z.dtype))
+
+
+class Coded(Asked):
+    """As `Asked`, with continuous codes: the first of a latent's standard normal numbers stand for them.
+
+    Each is brought to U(-1, 1), which InfoGAN learns with, by its quantile; so seeds keep their meaning, and what lies
+    between two codes is one.
+
+    Args:
+        network, label: as in `Asked`.
+        continuous: how many codes there are.
+        code: values of the first of them, whatever the latent says.
+    """
+
+    def __init__(self, network: nn.Module, label: int | None, continuous: int, code: tuple[float, ...]) -> None:
+        super().__init__(network, label)
+        self.continuous = continuous
+        self.register_buffer("code", torch.tensor(code))
+
+    def forward(self, z: Tensor, first: int | None = 0) -> Tensor:
+        """Return the images of latents, as `Asked` does."""
+        drawn = torch.erf(z[:, len(self.code) : self.continuous] / 2**0.5)
+        z = torch.cat([self.code.to(z.dtype).expand(len(z), -1), drawn, z[:, self.continuous :]], 1)
+        return super().forward(z, first)
 
 
 class Conditional(Generate):
@@ -180,6 +210,17 @@ class InfoGAN(Conditional):
     def categories(self, count: int, device: torch.device) -> Tensor:
         """Draw categories (N,), all as often in expectation."""
         return torch.randint(self.generator.classes, (count,), device=device)
+
+    def deployed(self, label: int | None = None, code: tuple[float, ...] = ()) -> nn.Module:
+        """Return the generator of one category, or of all in turn; ``code`` are values of the first continuous codes.
+
+        Raises:
+            ValueError: there is no such category or code.
+        """
+        if len(code) > self.continuous or not all(-1 <= value <= 1 for value in code):
+            raise ValueError(f"{self.recipe.name}: code {code} must be {self.continuous} numbers or fewer, -1 to 1")
+        super().deployed(label)
+        return Coded(self.generator, label, self.continuous, tuple(code))
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
         """As many samples as there are real images, of random codes; the category is the label."""

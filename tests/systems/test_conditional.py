@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from torch import nn
 from torch.nn import functional
 
@@ -135,6 +136,45 @@ def test_infogan_codes(batch):
         assert torch.allclose(found["continuous_mse"], 0.1 * (logits[:, 11:] - z[:, :2]).square().mean(1))
 
 
+def test_infogan_draws_what_it_learns_with(batch):
+    """Its latents are as in training, and codes that are asked for are those that the generator gets."""
+    system = build(page("infogan")).eval()
+    asked = []
+    system.generator.forward = lambda z, labels: (asked.append((z, labels.argmax(1))), batch["real"][:1] * z[0, 0])[1]
+
+    def drawn(count, **controls):
+        asked.clear()
+        network = system.deployed(**controls)
+        pipe = Pipeline(network, "x", task="infogan", scale=1, channels=1, verb="synthesize").to("cpu", "fp32")
+        pipe.network = network  # of which the one in use is a copy
+        pipe.draw(pipe.latents(count, seed=3), batch=count)
+        return pipe.latents(count, seed=3), *asked[0]
+
+    given, z, label = drawn(4000)
+    assert torch.equal(z[:, 2:], given[:, 2:]) and torch.equal(label, torch.arange(4000) % 10)
+    for place in range(2):
+        assert stats.kstest(z[:, place].numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
+        assert torch.equal(z[:, place].argsort(), given[:, place].argsort())
+    assert torch.allclose(drawn(4000, code=(0.5,))[1], torch.cat([torch.full((4000, 1), 0.5), z[:, 1:]], 1))
+    fixed = drawn(3, label=7, code=[0.5, -1])
+    assert (fixed[1][:, :2] == torch.tensor([0.5, -1])).all() and torch.equal(fixed[1][:, 2:], z[:3, 2:])
+    assert (fixed[2] == 7).all()
+    for wrong in ((0, 0, 0), (1.5,)):
+        with pytest.raises(ValueError, match="must be 2 numbers or fewer, -1 to 1"):
+            system.deployed(code=wrong)
+
+
+def test_one_class_on_the_way():
+    """Between two latents the class stays: the one that was asked for, else the first."""
+    system = build(page("cgan"))
+    system.generator = Echo()
+    for label, wanted in ((None, 0), (3, 3)):
+        pipe = Pipeline(system.deployed(label), "echo", task="conditional", scale=1, channels=1, verb="synthesize")
+        pipe.to("cpu", "fp32")
+        levels = [np.asarray(image).mean() for image in pipe.sample(5, interpolate=4, batch=3)]
+        assert len(levels) == 20 and np.allclose(levels, round(wanted * 25.5))
+
+
 def test_conditional_learns(tmp_path):
     """Each of three classes has its own grey level; the generator gives the one that is asked for."""
     for place, level in enumerate((40, 128, 220)):
@@ -164,3 +204,5 @@ def test_conditional_learns(tmp_path):
         assert abs(np.mean([np.asarray(image) for image in images]) - level) < 20
     with pytest.raises(ValueError, match="label 3 must be 0 to 2"):
         img2img.synthesize(tmp_path / "run", label=3)
+    with pytest.raises(ValueError, match="x: has no 'text' to choose, but label"):
+        img2img.synthesize(tmp_path / "run", text="three")
