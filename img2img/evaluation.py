@@ -202,7 +202,8 @@ def evaluate(
     spec = (pipe.recipe.data.degradation if pipe.recipe else None) or {"type": "bicubic"}
     degrade = part("degradation", spec)
     items = [item for folder in folders for item in images_in(folder)]
-    items = items[: images or None]
+    count = min(images or len(items), len(items))
+    items = [items[place * len(items) // count] for place in range(count)]
     for place, item in enumerate(tqdm(items, unit="image", disable=None if progress else True)):
         target = rgb(item, pipe.channels)
         h, w = (side // pipe.scale * pipe.scale for side in target.shape[:2])

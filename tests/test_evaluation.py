@@ -1,11 +1,14 @@
-"""Points of a formula are judged without a folder, as they are; images are not."""
+"""What is judged: points of a formula without a folder, as they are; of images as many as are asked for."""
 
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torch.nn import functional
 
 from img2img import cli
 from img2img.evaluation import evaluate
@@ -70,3 +73,28 @@ def test_the_command_line_needs_a_folder_for_images_alone(tmp_path, capsys):
         pipe = Pipeline(nn.Identity(), page, task="", scale=1, channels=1, verb="synthesize", recipe=read(page))
         with pytest.raises(ValueError, match=rf"{page}: .* name their folder \(--data\)"):
             evaluate(pipe, [], progress=False)
+
+
+class Nearest(nn.Module):
+    """Repeats pixels, so that the error of an image tells which image it was."""
+
+    def forward(self, x):
+        return functional.interpolate(x, scale_factor=2)
+
+
+@pytest.mark.parametrize(
+    ("images", "wanted"), [(0, range(10)), (1, [0]), (3, [0, 3, 6]), (5, [0, 2, 4, 6, 8]), (99, range(10))]
+)
+def test_upscalers_are_judged_on_images_from_the_whole_folder(images, wanted, tmp_path):
+    """Each image has a noise of its own strength; the mean of PSNR is that of the images that were looked at."""
+    pipe = Pipeline(Nearest(), "nearest", task="super_resolve", scale=2, channels=1).to("cpu", "fp32")
+    rng, alone = np.random.default_rng(0), []
+    for place in range(10):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        pixels = 128 + rng.normal(0, 2 + 5 * place, (24, 24)).clip(-120, 120)
+        Image.fromarray(pixels.round().astype(np.uint8)).save(folder / "0.png")
+        alone.append(evaluate(pipe, [folder], metrics=["psnr"], progress=False)["psnr"])
+    folders = [tmp_path / str(place) for place in range(10)]
+    found = evaluate(pipe, folders, metrics=["psnr"], images=images, progress=False)["psnr"]
+    assert found == pytest.approx(np.mean([alone[place] for place in wanted]), abs=1e-4)
