@@ -12,6 +12,8 @@ from PIL import Image
 
 from img2img import cli
 from img2img.recipe import read, root
+from img2img.registry import TABLES, lookup
+from img2img.systems.system import Trial
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WALK = re.search(r"^## Add a GAN in one page\n(.*?)^## ", TEXT, re.M | re.S)[1]
@@ -55,3 +57,10 @@ def test_a_gan_in_one_page(tmp_path, monkeypatch, capsys, squares):
         assert sheet.size == (4 * 34 + 2, 4 * 34 + 2)
     assert read("runs/mine_images").adversarial == read("mine.toml").adversarial
     assert installed == {path: path.stat().st_mtime_ns for path in root("models").rglob("*")}
+
+
+def test_what_a_metric_may_be_against():
+    """Each is a field of what is tried out, and is named."""
+    section = re.search(r"^## Add a metric\n(.*?)^## ", TEXT, re.M | re.S)[1]
+    known = {getattr(lookup("metric", name), "against", "target") for name in TABLES["metric"]}
+    assert known <= set(Trial._fields) and all(f'"{name}"' in section for name in known)
