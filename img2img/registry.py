@@ -26,6 +26,7 @@ TABLES: dict[str, dict[str, str]] = {
         "pyramid": "systems.pyramid:Pyramid",
         "pixelda": "systems.adapt:PixelDA",
         "semi_supervised": "systems.semi_supervised:SemiSupervised",
+        "semi_supervised_autoencoder": "systems.semi_supervised:SemiSupervisedAutoencoder",
         "simgan": "systems.adapt:SimGAN",
         "super_resolve": "systems.super_resolve:SuperResolve",
         "supervised_autoencoder": "systems.autoencode:SupervisedAutoencoder",

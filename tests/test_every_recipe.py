@@ -24,6 +24,7 @@ LABELLED = {  # tasks that learn from other data than their verb's
     "infogan": "classes",
     "pixelda": "domains",
     "semi_supervised": "classes",
+    "semi_supervised_autoencoder": "classes",
     "supervised_autoencoder": "classes",
     "text": "captioned",
 }

@@ -12,6 +12,8 @@ from img2img.networks.mlp import MLP
 class Encoder(nn.Module):
     """Images (N, C, size, size) to codes (N, latent), or the mean and log variance of a Gaussian (N, 2 * latent).
 
+    With classes their logits follow, (N, classes).
+
     Args:
         latent: numbers that stand for an image.
         width: channels after the first layer; they double with every halving.
@@ -19,6 +21,7 @@ class Encoder(nn.Module):
         channels: image channels.
         norm: "batch", "none" or "spectral".
         stochastic: whether it gives a Gaussian.
+        classes: classes that it reads besides; 0 for none.
     """
 
     def __init__(
@@ -29,9 +32,11 @@ class Encoder(nn.Module):
         channels: int = 1,
         norm: Literal["batch", "none", "spectral"] = "batch",
         stochastic: bool = False,
+        classes: int = 0,
     ) -> None:
         super().__init__()
-        self.network = DCGANDiscriminator(width, size, channels, norm, outputs=latent * (1 + stochastic))
+        outputs = latent * (1 + stochastic) + classes
+        self.network = DCGANDiscriminator(width, size, channels, norm, outputs=outputs)
         # The last layer gives numbers of the prior's size from the start, and not logits near 0.
         nn.init.kaiming_normal_(self.network.head.linear.weight, nonlinearity="linear")
 

@@ -1,13 +1,15 @@
-"""A discriminator that classifies: what its terms are, which labels it sees, and that it learns of few."""
+"""Discriminators and encoders that classify: what their terms are, which labels they see, that they learn of few."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import special
 from torch import nn
 from torch.nn import functional
 
 from img2img.data.labelled import FewLabels
+from img2img.networks.conditional import one_hot
 from img2img.recipe import Recipe, read
 from img2img.systems.semi_supervised import Realness
 from img2img.systems.system import build
@@ -63,6 +65,47 @@ def test_realness_is_exact_where_exponentials_overflow():
     ]
 
 
+def encoding(**changes):
+    roles = ("generator", "encoder", "discriminator", "category_discriminator")
+    small = {f"networks.{role}.width": 8 for role in roles} | {"networks.generator.latent": 3, "data.size": 8}
+    return read("aae_semi_supervised").override(small | changes)
+
+
+def test_terms_of_the_autoencoder():
+    """Two games over codes, with the sums of styles and the class's number as logits; the rest by numpy and scipy."""
+    torch.manual_seed(0)
+    system, count = build(encoding()).eval(), torch.arange(10.0)
+    real, labelled = torch.rand(2, 4, 1, 8, 8) * 2 - 1
+    batch = {"real": real, "labelled": labelled, "label": torch.tensor([3, 1, 4, 1])}
+    said = {id(real): torch.randn(4, 13), id(labelled): torch.randn(4, 13)}
+    system.encoder.forward = lambda x: said[id(x)]
+    seen = []
+    system.discriminator.forward = lambda z: (seen.append(z), z.sum(1, keepdim=True))[1]
+    system.category_discriminator.forward = lambda y: (seen.append(y), y @ count[:, None])[1]
+    system.generator.forward = lambda z, y: (z[:, 0] + one_hot(y, 10)[:, 1] / 2).view(-1, 1, 1, 1).expand_as(real)
+    style, shares = said[id(real)][:, :3], torch.from_numpy(special.softmax(said[id(real)][:, 3:].numpy(), 1))
+    scores = style.sum(1), shares @ count
+    found = system.losses("discriminator", batch, 0)
+    assert torch.equal(seen[1], style) and torch.allclose(seen[3], shares)
+    assert set(seen[2].unique().tolist()) == {0, 1} and (seen[2].sum(1) == 1).all()
+    priors = seen[0].sum(1), seen[2] @ count
+    for name, prior, score in zip(("style", "category"), priors, scores, strict=True):
+        wanted = functional.softplus(-prior) + functional.softplus(score)
+        assert torch.allclose(found[f"adversarial_{name}"], wanted, atol=1e-6)
+    found = system.losses("generator", batch, 0)
+    for name, score in zip(("style", "category"), scores, strict=True):
+        wanted = system.recipe.adversarial["weight"] * functional.softplus(-score)
+        assert torch.allclose(found[f"adversarial_{name}"], wanted, atol=1e-6)
+    again = (style[:, 0] + shares[:, 1] / 2).view(-1, 1, 1, 1)
+    assert torch.allclose(found["mse"], (again - real).square().mean((1, 2, 3)), atol=1e-6)
+    logs = special.log_softmax(said[id(labelled)][:, 3:].numpy(), 1)[np.arange(4), batch["label"]]
+    assert np.allclose(found["label_cross_entropy"], -0.1 * logs, atol=1e-6)
+    read = shares.argmax(1)
+    trial = system.trial({"real": real, "label": (read + torch.tensor([0, 0, 0, 1])) % 10})[""]
+    assert torch.equal(system.classify(real), read) and trial.right.tolist() == [1, 1, 1, 0]
+    assert torch.equal(trial.output[:, 0, 0, 0], (style[:, 0] + (read == 1) / 2).clamp(-1, 1))
+
+
 def folder(path, count=6):
     """Write three classes, a bright bar in one of three places over noise."""
     rng = np.random.default_rng(0)
@@ -90,12 +133,13 @@ def test_few_labels_are_even_and_fixed(tmp_path):
         FewLabels(tmp_path, 8, labels=100)
 
 
-def test_learns_of_three_labels(tmp_path):
-    recipe = page(
+@pytest.mark.parametrize("of", [page, encoding])
+def test_learns_of_three_labels(of, tmp_path):
+    recipe = of(
         **{
-            "networks.discriminator.outputs": 3,
+            ("networks.discriminator.outputs" if of is page else "networks.generator.classes"): 3,
             "data.labels": 3,
-            "train.images": 16 * 60,
+            "train.images": 16 * (60 if of is page else 100),
             "train.batch": 16,
             "train.ema": 0.9,
             "validate.images": 0,
