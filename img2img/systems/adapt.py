@@ -221,10 +221,6 @@ class CoGAN(System):
             found |= {f"{name}_{side}": value for name, value in terms.items()}
         return found
 
-    def latents(self, count: int, device: torch.device) -> Tensor:
-        """Draw latents (N, latent) from torch's generator."""
-        return torch.randn(count, self.generator.latent, device=device)
-
     def infer(self, inputs: Tensor, side: str = "a", **controls: Any) -> Tensor:
         """Return the images of latents (N, latent) in domain "a" or "b"."""
         return self.generator(inputs)[:, self.SIDES.index(side)].float().clamp(*self.span)

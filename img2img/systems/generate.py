@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from img2img.data.images import Images
@@ -34,10 +33,6 @@ class Generate(System):
         if phase == "discriminator":
             return self.discriminator_terms(critic, real, fake, step) | found
         return self.generator_terms(critic, real, fake) | found
-
-    def latents(self, count: int, device: torch.device) -> Tensor:
-        """Draw latents (N, latent) from torch's generator."""
-        return torch.randn(count, self.generator.latent, device=device)
 
     def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
         """Return the images (N, C, H, W) of latents (N, latent)."""

@@ -112,6 +112,10 @@ class SemiSupervisedAutoencoder(SupervisedAutoencoder):
         terms |= self.fidelity_terms(self.generator(*code.split(sizes, 1)).float(), real, step)
         return terms | self.fidelity_terms(self.logits(batch["labelled"]), batch["label"], step, "label")
 
+    def encode(self, images: Tensor, draw: bool = False) -> Tensor:
+        """Return the styles (N, latent) of images (N, C, H, W) in [-1, 1], in float32; nothing is drawn."""
+        return self.encoder(images)[:, : self.generator.latent].float()
+
     def logits(self, images: Tensor) -> Tensor:
         """Return what the encoder says of the classes (N, classes) of images (N, C, H, W) in [-1, 1], in float32."""
         return self.encoder(images)[:, self.generator.latent :].float()

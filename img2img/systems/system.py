@@ -177,6 +177,10 @@ class System(nn.Module):
         self._made[name] = (batch, found.detach())
         return found
 
+    def latents(self, count: int, device: torch.device) -> Tensor:
+        """Draw latents (N, latent) of a generator of noise from torch's generator."""
+        return torch.randn(count, self.generator.latent, device=device)
+
     def advance(self, images: int) -> None:
         """Tell every part that changes over the run how many training images were seen."""
         for module in self.modules():

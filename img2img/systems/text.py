@@ -76,10 +76,6 @@ class TextToImage(System):
         ways = [functional.cross_entropy(each, own, reduction="none") for each in (table, table.T)]
         return (ways[0] + ways[1]) / 2
 
-    def latents(self, count: int, device: torch.device) -> Tensor:
-        """Draw latents (N, latent) from torch's generator."""
-        return torch.randn(count, self.generator.latent, device=device)
-
     def infer(
         self, inputs: Tensor, text: Tensor | str = "", box: Tensor | tuple[float, ...] | None = None, **controls: Any
     ) -> Tensor:

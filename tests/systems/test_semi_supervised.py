@@ -86,6 +86,7 @@ def test_terms_of_the_autoencoder():
     style, shares = said[id(real)][:, :3], torch.from_numpy(special.softmax(said[id(real)][:, 3:].numpy(), 1))
     scores = style.sum(1), shares @ count
     found = system.losses("discriminator", batch, 0)
+    assert torch.equal(system.encode(real, draw=True), style)
     assert torch.equal(seen[1], style) and torch.allclose(seen[3], shares)
     assert set(seen[2].unique().tolist()) == {0, 1} and (seen[2].sum(1) == 1).all()
     priors = seen[0].sum(1), seen[2] @ count
