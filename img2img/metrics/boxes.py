@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from img2img.metrics.mean import MeanMetric
+
 INK = 0.25
 """How much darker than white, in [0, 1], a pixel's darkest channel is that belongs to something drawn."""
 
@@ -25,7 +27,7 @@ def drawn_boxes(images: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1], 1)
 
 
-class BoxIoU:
+class BoxIoU(MeanMetric):
     """Mean intersection over union of the box of what is drawn and the box asked for, 0 to 1; higher is better.
 
     An input is an image of its box: dark on white. Both boxes are read in the same way, see `drawn_boxes`.
@@ -33,28 +35,10 @@ class BoxIoU:
 
     against: Literal["input"] = "input"
 
-    def __init__(self) -> None:
-        self.reset()
-
-    def update(self, output: Tensor, reference: Tensor) -> None:
-        """Add outputs and the images of their boxes, (N, C, H, W) in [0, 1]."""
+    def values(self, output: Tensor, reference: Tensor) -> Tensor:
+        """Return the IoU (N,) of outputs and the images of their boxes, (N, C, H, W) in [0, 1]."""
         ours, asked = drawn_boxes(output), drawn_boxes(reference)
         low, high = torch.maximum(ours[:, :2], asked[:, :2]), torch.minimum(ours[:, 2:], asked[:, 2:])
         shared = (high - low).clamp(min=0).prod(1)
         whole = sum((box[:, 2:] - box[:, :2]).prod(1) for box in (ours, asked)) - shared
-        self.total += float((shared / whole.clamp(min=1)).sum())
-        self.count += len(output)
-
-    def compute(self) -> float:
-        """Return the mean.
-
-        Raises:
-            ValueError: Nothing was added.
-        """
-        if not self.count:
-            raise ValueError("no output was added; call update first")
-        return self.total / self.count
-
-    def reset(self) -> None:
-        """Forget all."""
-        self.total, self.count = 0.0, 0
+        return shared / whole.clamp(min=1)

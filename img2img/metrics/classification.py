@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from img2img.metrics.distribution import embedding, known_network
+from img2img.metrics.mean import MeanMetric
 
 
 def accuracy(images: Tensor, labels: Tensor, network: str | nn.Module = "digits") -> float:
@@ -78,7 +79,7 @@ def classifier_accuracy_score(
     return float((read == real_labels.cpu()).double().mean())
 
 
-class LabelKept:
+class LabelKept(MeanMetric):
     """Share of outputs in which a network reads the same class as in their inputs; higher is better.
 
     For translation that must keep what an image shows, as of digits into another style.
@@ -90,25 +91,10 @@ class LabelKept:
     against = "input"
 
     def __init__(self, *, network: str | nn.Module = "digits"):
+        super().__init__()
         self.network = known_network(network)
-        self.reset()
 
-    def update(self, output: Tensor, reference: Tensor) -> None:
-        """Add outputs and their inputs, (N, C, H, W) in [0, 1]."""
+    def values(self, output: Tensor, reference: Tensor) -> Tensor:
+        """Return where outputs and their inputs, (N, C, H, W) in [0, 1], are read alike, (N,)."""
         read = [embedding(self.network).probabilities(images).argmax(1) for images in (output, reference)]
-        self.kept += int((read[0] == read[1]).sum())
-        self.count += len(output)
-
-    def compute(self) -> float:
-        """Return the share, 0 to 1.
-
-        Raises:
-            ValueError: Nothing was added.
-        """
-        if not self.count:
-            raise ValueError("no output was added; call update first")
-        return self.kept / self.count
-
-    def reset(self) -> None:
-        """Forget all."""
-        self.kept = self.count = 0
+        return read[0] == read[1]

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from img2img.metrics.distribution import embedding, known_network
+from img2img.metrics.mean import MeanMetric
 
 
 class Accuracy:
@@ -63,29 +64,11 @@ class AssignedAccuracy(Accuracy):
         return float(table[rows, columns].sum()) / len(read)
 
 
-class TargetAccuracy:
+class TargetAccuracy(MeanMetric):
     """Share of the batch's images that the system's own classifier reads right, 0 to 1; higher is better."""
 
     against: Literal["right"] = "right"
 
-    def __init__(self) -> None:
-        self.reset()
-
-    def update(self, output: Tensor, reference: Tensor) -> None:
-        """Add (N,) ones for images that were read right and zeros for others; outputs are not looked at."""
-        self.total += float(reference.double().sum())
-        self.count += len(reference)
-
-    def compute(self) -> float:
-        """Return the share.
-
-        Raises:
-            ValueError: Nothing was added.
-        """
-        if not self.count:
-            raise ValueError("no image was added; call update first")
-        return self.total / self.count
-
-    def reset(self) -> None:
-        """Forget all."""
-        self.total, self.count = 0.0, 0
+    def values(self, output: Tensor, reference: Tensor) -> Tensor:
+        """Return (N,) ones for images that were read right and zeros for others; outputs are not looked at."""
+        return reference

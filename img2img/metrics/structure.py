@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from img2img.metrics.mean import MeanMetric
 from img2img.networks.features import features, resized
 
 
@@ -50,7 +51,7 @@ def structure_distance(
         return (found[0] - found[1]).square().flatten(1).mean(1)
 
 
-class Structure:
+class Structure(MeanMetric):
     """Mean of `structure_distance` between outputs and inputs; lower is better, 0 where nothing was changed.
 
     Args:
@@ -61,28 +62,12 @@ class Structure:
     against = "input"
 
     def __init__(self, *, network: str | nn.Module = "efficientnet_lite0", size: int = 224):
+        super().__init__()
         self.network, self.size = network, size
-        self.reset()
 
-    def update(self, output: Tensor, reference: Tensor) -> None:
-        """Add outputs and their inputs, (N, C, H, W) in [0, 1]."""
-        found = structure_distance(output, reference, network=self.network, size=self.size)
-        self.total += float(found.double().sum())
-        self.count += len(found)
-
-    def compute(self) -> float:
-        """Return the mean.
-
-        Raises:
-            ValueError: Nothing was added.
-        """
-        if not self.count:
-            raise ValueError("no output was added; call update first")
-        return self.total / self.count
-
-    def reset(self) -> None:
-        """Forget all."""
-        self.total, self.count = 0.0, 0
+    def values(self, output: Tensor, reference: Tensor) -> Tensor:
+        """Return the distances (N,) of outputs and their inputs, (N, C, H, W) in [0, 1]."""
+        return structure_distance(output, reference, network=self.network, size=self.size)
 
 
 @functools.cache
