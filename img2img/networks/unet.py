@@ -91,7 +91,7 @@ def _start(layer: nn.Module) -> None:
     """Start a layer at He et al.'s scale (https://arxiv.org/abs/1502.01852, equation 10), whatever it is made of.
 
     The paper's N(0, 0.02) leaves what comes through the outermost joint, which has no norm, a tenth as strong as what
-    comes from below: outlines stay blurred for thousands of steps.
+    comes from below.
     """
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         seen = layer.weight[0].numel()
