@@ -46,8 +46,11 @@ def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -
     """
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask allows; safetensors lets only the owner read
         try:
             save_file(tensors, temporary, metadata={"img2img": json.dumps(header)})
+            temporary.chmod(mode)
         except SafetensorError as error:
             raise OSError(f"{path}: cannot be written ({error})") from error
 

@@ -85,6 +85,13 @@ def test_round_trip(tmp_path):
         checkpoint.header(tmp_path / "theirs.safetensors")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX'")
+def test_others_may_read_what_the_umask_allows(tmp_path):
+    (tmp_path / "plain").touch()
+    checkpoint.save(tmp_path / "x.safetensors", {"a": torch.zeros(2)}, {})
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_fit(tmp_path):
     net, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     assert checkpoint.fit(net, other.state_dict(), "x") == []

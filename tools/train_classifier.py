@@ -2,6 +2,7 @@
 
 For example: python tools/train_classifier.py --data digits --name digits
 Source-only: python tools/train_classifier.py --data digits --validation digits_m/validation --channels 3
+Of two domains: python tools/train_classifier.py --data pairs/train/A pairs/train/B --validation pairs/validation/B
 """
 
 import argparse
@@ -25,6 +26,18 @@ def whole(data: Labelled) -> tuple[Tensor, Tensor]:
     """Return all images of a set, uint8 (N, C, H, W), and their classes (N,)."""
     pixels = np.stack(list(data.images))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), data.labels
+
+
+def together(sets: list[Labelled]) -> tuple[Tensor, Tensor]:
+    """Return the images and classes of several sets as those of one.
+
+    Raises:
+        ValueError: sets of other classes.
+    """
+    if any(each.names != sets[0].names for each in sets):
+        raise ValueError(f"the folders hold other classes: {' / '.join(', '.join(each.names) for each in sets)}")
+    images, labels = zip(*map(whole, sets), strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 def signed(images: Tensor) -> Tensor:
@@ -85,9 +98,11 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--data", required=True, type=Path, help="folder with train/ and validation/, or train's classes"
+        "--data", required=True, nargs="+", type=Path, help="folders with train/ and validation/, or of train's classes"
     )
-    parser.add_argument("--validation", type=Path, help="labelled folder to measure on; default: validation/ of --data")
+    parser.add_argument(
+        "--validation", nargs="+", type=Path, help="labelled folders to measure on; default: validation/ of --data"
+    )
     parser.add_argument("--name", help="put it on the shelf under this name; default: only measure")
     parser.add_argument("--size", type=int, default=28, help="side of the images in pixels (default 28)")
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3))
@@ -96,16 +111,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shelf", type=Path, default=root("weights") / "classifiers")
     a = parser.parse_args()
-    folder = a.data / "train" if (a.data / "train").is_dir() else a.data
-    learnt = Labelled(folder, a.size, a.channels)
-    judged = Labelled(a.validation or a.data / "validation", a.size, a.channels, classes=len(learnt.names))
+    folders = [each / "train" if (each / "train").is_dir() else each for each in a.data]
+    learnt = [Labelled(folder, a.size, a.channels) for folder in folders]
+    names = learnt[0].names
+    held = a.validation or [each / "validation" for each in a.data]
+    judged = together([Labelled(folder, a.size, a.channels, classes=len(names)) for folder in held])
     start = time.perf_counter()
-    network = train(*whole(learnt), width=a.width, epochs=a.epochs, seed=a.seed)
+    network = train(*together(learnt), width=a.width, epochs=a.epochs, seed=a.seed)
     facts = {
-        "data": a.data.name,
-        "classes": learnt.names,
-        "accuracy": round(accuracy(network, *whole(judged)), 4),
-        "images": len(judged),
+        "data": " ".join(
+            "/".join(each.parts[-3:]) if each == part else each.name for each, part in zip(a.data, folders, strict=True)
+        ),
+        "classes": names,
+        "accuracy": round(accuracy(network, *judged), 4),
+        "images": len(judged[1]),
         "epochs": a.epochs,
         "seed": a.seed,
     }

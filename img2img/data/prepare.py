@@ -27,6 +27,7 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from img2img import registry
 from img2img.data.fetch import cache, fetch, unpack
 from img2img.imaging.picture import READABLE
 from img2img.registry import checked, nearest
@@ -127,7 +128,15 @@ def images(
 
 
 def idx(
-    folder: Path, *, images: str, labels: str, classes: tuple[str, ...] = (), part: str = "train"
+    folder: Path,
+    *,
+    images: str,
+    labels: str,
+    classes: tuple[str, ...] = (),
+    part: str = "train",
+    side: str = "",
+    half: str = "",
+    make: str = "",
 ) -> Iterator[Item]:
     """Grey images and labels in the IDX format of MNIST, plain or gzipped: a folder per class, named by its number.
 
@@ -137,13 +146,28 @@ def idx(
         labels: The file of labels, (N,) uint8.
         classes: A name per class, put after its number so that the folders keep the order of the labels.
         part: `train` or `validation`.
+        side: A folder below that which the classes' folders go into; empty: none.
+        half: `even` or `odd` takes that half of the images, counted in their order; empty: all.
+        make: What is made of each image, e.g. `edges` (see `img2img.data.make`); empty: the image itself.
     """
     pixels, targets = _idx(folder / images), _idx(folder / labels)
     if pixels.ndim != 3 or targets.shape != pixels.shape[:1]:
         raise ValueError(f"{images}: {pixels.shape} images and {targets.shape} labels do not belong together")
+    if half not in ("", "even", "odd"):
+        raise ValueError(f"half = {half!r} is none of even, odd")
     names = [f"{index}_{name}" for index, name in enumerate(classes)] or [str(n) for n in range(targets.max() + 1)]
-    for index, label in enumerate(targets):
-        yield f"{part}/{names[label]}/{index:05}.png", lambda index=index: Image.fromarray(pixels[index])
+    maker = registry.part("make", {"type": make}) if make else None
+
+    def image(index: int) -> Image.Image:
+        if maker is None:
+            return Image.fromarray(pixels[index])
+        made = maker(pixels[index][..., None].repeat(3, 2), np.random.default_rng(index))
+        return Image.fromarray(made[..., 0] if made.shape[2] == 1 else made)
+
+    start, step = (half == "odd", 2) if half else (0, 1)
+    for index in range(start, len(targets), step):
+        folders = "/".join(filter(None, (part, side, names[targets[index]])))
+        yield f"{folders}/{index:05}.png", lambda index=index: image(index)
 
 
 def blended(

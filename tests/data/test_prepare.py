@@ -251,6 +251,19 @@ def test_labelled_images(tmp_path):
     assert {name.split("/")[1] for name in found} == {"0_shoe", "1_bag", "2_hat"}
 
 
+def test_two_domains_of_labelled_images(tmp_path):
+    """A has every second image as it is; B has the edges of the others, and nothing where nothing is drawn."""
+    pixels = np.zeros((4, 16, 16), np.uint8)
+    pixels[:2, 4:12, 4:12] = 255
+    members = {"images.gz": gzip.compress(idx(pixels)), "labels": idx(np.uint8([1, 0, 1, 2]))}
+    sides = IDX + 'side = "A"\nhalf = "even"\n' + IDX.split("\n", 1)[1] + 'side = "B"\nhalf = "odd"\nmake = "edges"\n'
+    found = images(prepare(page(tmp_path, members, head(sides)), tmp_path / "out"))
+    assert sorted(found) == ["train/A/1/00000.png", "train/A/1/00002.png", "train/B/0/00001.png", "train/B/2/00003.png"]
+    assert (found["train/A/1/00000.png"] == pixels[0]).all() and (found["train/B/2/00003.png"] == 255).all()
+    drawn = found["train/B/0/00001.png"] == 0
+    assert 16 < drawn.sum() < 64 and not drawn[7:9, 7:9].any() and not drawn[:2].any()
+
+
 BLEND = """[[arrange]]
 type = "blended"
 source = "squares"
