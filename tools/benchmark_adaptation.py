@@ -1,7 +1,7 @@
 """Measure what adaptation is worth on held-out images of the target: trained on the source, adapted, on the target.
 
 For example: python tools/benchmark_adaptation.py pixelda --source digits --target digits_m -o runs/adaptation
-Rendered digits: python tools/benchmark_adaptation.py simgan --fonts fonts/ --target digits -o runs/refined
+Rendered digits: python tools/benchmark_adaptation.py simgan --source glyphs --target digits -o runs/refined
 """
 
 import argparse
@@ -9,41 +9,13 @@ import json
 import statistics
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from train_classifier import accuracy, signed, train, whole
 
 import img2img
 from img2img.data.labelled import Labelled
 from img2img.systems.system import System
-
-
-def draw_digits(fonts: Path, folder: Path, *, each: int = 20, size: int = 28, seed: int = 0) -> int:
-    """Write digits, white on black, of every font below a folder, each turned, sized and placed a little at random.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        ValueError: no font can be read.
-    """
-    rng, count = np.random.default_rng(seed), 0
-    for font in sorted(path for path in fonts.rglob("*") if path.suffix.lower() in (".ttf", ".otf")):
-        for digit in "0123456789":
-            (folder / digit).mkdir(parents=True, exist_ok=True)
-            for place in range(each):
-                sheet = Image.new("L", (4 * size, 4 * size))
-                letters = ImageFont.truetype(font, int(rng.integers(3 * size, 4 * size)))
-                centre = tuple(2 * size + rng.normal(0, size / 7, 2))
-                ImageDraw.Draw(sheet).text(centre, digit, fill=255, font=letters, anchor="mm")
-                turned = sheet.rotate(rng.normal(0, 8), Image.Resampling.BICUBIC)
-                turned.resize((size, size), Image.Resampling.BOX).save(folder / digit / f"{font.stem}-{place}.png")
-                count += 1
-    if not count:
-        raise ValueError(f"{fonts}: holds no font (.ttf, .otf)")
-    return count
 
 
 @torch.inference_mode()
@@ -89,9 +61,9 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", help="pixelda, simgan, dtn, or another that makes target images of source ones")
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--source", type=Path, help="labelled folder, perhaps with train/ and validation/")
-    given.add_argument("--fonts", type=Path, help="folder of fonts, whose digits are the source")
+    parser.add_argument(
+        "--source", type=Path, required=True, help="labelled folder, perhaps with train/ and validation/"
+    )
     parser.add_argument("--target", type=Path, required=True, help="as --source; only the judges look at its labels")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the runs, one a seed")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default 3)")
@@ -99,14 +71,10 @@ def main() -> None:
     parser.add_argument("--shown", type=int, default=100_000, help="images that each classifier sees (default 100,000)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in img2img train")
     a = parser.parse_args()
-    source = a.source
-    if a.fonts:
-        source = a.out / "source"
-        draw_digits(a.fonts, source)
     rows = []
     for seed in range(a.seeds):
         options = {"images": a.images, "set": a.set, "doctor": False, "shown": a.shown}
-        rows.append(measure(a.page, source, a.target, a.out / f"{a.page}-{seed}", seed=seed, **options))
+        rows.append(measure(a.page, a.source, a.target, a.out / f"{a.page}-{seed}", seed=seed, **options))
         print(json.dumps({"seed": seed} | {name: round(value, 4) for name, value in rows[-1].items()}), flush=True)
     for name in rows[0]:
         values = [row[name] for row in rows]

@@ -83,21 +83,3 @@ def test_lines(tool, sides, tmp_path, monkeypatch, capsys):
         expected = f"{name}: {np.mean(values):.4f} +- {np.std(values, ddof=1):.4f} over 2 seeds"
         assert text[:12] == expected[:12] and text.endswith("over 2 seeds")
         assert float(text.split()[1]) == pytest.approx(np.mean(values), abs=1e-4)
-
-
-def test_digits_of_fonts(tool, tmp_path):
-    fonts = list(Path("/usr/share/fonts").rglob("DejaVuSans.ttf"))
-    matplotlib = pytest.importorskip("matplotlib") if not fonts else None
-    font = fonts[0] if fonts else Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    (tmp_path / "fonts").mkdir()
-    (tmp_path / "fonts" / "a.ttf").write_bytes(font.read_bytes())
-    assert tool.draw_digits(tmp_path / "fonts", tmp_path / "out", each=3) == 30
-    images = tool.Labelled(tmp_path / "out", 28)
-    pixels, labels = tool.whole(images)
-    assert images.names == list("0123456789") and labels.bincount().tolist() == [3] * 10
-    from img2img.networks.classifier import trained
-
-    read = trained("digits")(pixels / 255)[1].argmax(1)
-    assert (read == labels).double().mean() > 0.6
-    with pytest.raises(ValueError, match="holds no font"):
-        tool.draw_digits(tmp_path / "out", tmp_path / "none")
