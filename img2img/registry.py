@@ -60,6 +60,7 @@ TABLES: dict[str, dict[str, str]] = {
         "resnet": "networks.resnet:ResNet",
         "resnet_gan_discriminator": "networks.resnet_gan:ResNetDiscriminator",
         "resnet_gan_generator": "networks.resnet_gan:ResNetGenerator",
+        "sentence_encoder": "networks.text_encoder:SentenceEncoder",
         "srgan_discriminator": "networks.srresnet:SRGANDiscriminator",
         "srresnet": "networks.srresnet:SRResNet",
         "stylegan_generator": "networks.stylegan:StyleGANGenerator",

@@ -198,7 +198,7 @@ def test_bf16(name):
     batch["input"] = torch.rand(2, channels, given, given)
     batch["source"] = torch.rand(2, recipe.data.input_channels or channels, side, side)
     batch["label"] = torch.tensor([1, 0])
-    batch["text"] = torch.randint(1, 4096, (2, 96))
+    batch["text"] = batch["read"] = torch.randint(1, 4096, (2, 96))
     batch["box"] = torch.tensor([[0, 0, 0.5, 0.5], [0.2, 0.3, 0.9, 0.8]])
     for phase in recipe.schedule:
         with torch.autocast("cpu", torch.bfloat16):

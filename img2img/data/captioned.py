@@ -3,6 +3,7 @@
 import csv
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,18 @@ def pieces(text: str) -> Tensor:
 
 
 class Captioned:
-    """``real`` (C, size, size) in [-1, 1] and its caption ``text`` (LENGTH,), see `pieces`; perhaps ``box`` (4,).
+    """``real`` (C, size, size) in [-1, 1], its caption as an encoder reads it, ``read``, and in pieces, ``text``.
 
     captions.csv in the folder has the columns file, name and perhaps keywords. In training the caption is the name, or
-    (every second time) the name and some of the keywords; in validation it is the name.
+    (every second time) the name and a run of the keywords; in validation it is the name and all of them.
 
     Args:
         folder: the images, with captions.csv.
         size: side in pixels.
         channels: 1 (grey) or 3 (RGB).
-        boxes: put the image, reduced, at a random place on white, and tell where: x0, y0, x1, y1 in shares of the side.
+        read: what an encoder's ``forward`` takes of a text.
+        boxes: put the image, reduced, at a random place on white, and tell where, ``box`` (4,): x0, y0, x1, y1 in
+            shares of the side.
         flip: mirror half of the images.
         validation: nothing is random but the boxes.
 
@@ -54,11 +57,12 @@ class Captioned:
         size: int,
         channels: int = 3,
         *,
+        read: Callable[[str], Tensor] = pieces,
         boxes: bool = False,
         flip: bool = False,
         validation: bool = False,
     ) -> None:
-        self.size, self.boxes, self.validation = size, boxes, validation
+        self.size, self.read, self.boxes, self.validation = size, read, boxes, validation
         self.flip = flip and not validation
         table = Path(folder) / "captions.csv"
         if not table.is_file():
@@ -81,15 +85,17 @@ class Captioned:
     def caption(self, index: int, rng: np.random.Generator) -> str:
         """Return what is said of image ``index``."""
         words = self.keywords[index]
-        if self.validation or not words or rng.random() < 0.5:
-            return self.names[index]
-        some = rng.permutation(len(words))[: 1 + int(rng.integers(len(words)))]
-        return " ".join([self.names[index], *(words[place] for place in some)])
+        if words and not self.validation:
+            # Runs, not sets, which are too many for a slow encoder to read each once.
+            first, last = sorted(rng.integers(len(words), size=2))
+            words = words[first : last + 1] if rng.random() < 0.5 else []
+        return " ".join([self.names[index], *words])
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return image ``index``, perhaps mirrored and in a box, and a caption."""
         pixels = self.images[index]
-        found = {"text": pieces(self.caption(index, rng))}
+        caption = self.caption(index, rng)
+        found = {"text": pieces(caption), "read": self.read(caption)}
         if self.boxes:
             side = int(rng.integers(self.size // 3, self.size + 1))
             x, y = (int(rng.integers(self.size - side + 1)) for _ in range(2))

@@ -50,7 +50,7 @@ class TextGenerator(nn.Module):
     ) -> None:
         super().__init__()
         count, start = stages(size)
-        self.latent, self.boxes, self.embedding = latent, boxes, embedding
+        self.latent, self.boxes = latent, boxes
         self.compress = nn.Sequential(nn.Linear(embedding, compressed), nn.LeakyReLU(0.2))
         plan = [width * 2**place for place in reversed(range(count))]
         self.first = nn.Sequential(
@@ -59,12 +59,11 @@ class TextGenerator(nn.Module):
             nn.BatchNorm2d(plan[0]),
             nn.ReLU(True),
         )
+        plan[0] += compressed + 1 if boxes else 0
         layers: list[nn.Module] = []
-        for place, (before, after) in enumerate(zip(plan, plan[1:], strict=False)):
-            before += compressed + 1 if boxes and place == 0 else 0
+        for before, after in zip(plan, plan[1:], strict=False):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
-        before = plan[-1] + (compressed + 1 if boxes and count == 1 else 0)
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(before, channels, 4, 2, 1), nn.Tanh())
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(plan[-1], channels, 4, 2, 1), nn.Tanh())
         self.apply(small_normal)
 
     def forward(self, z: Tensor, text: Tensor, boxes: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from img2img.data.captioned import Captioned, pieces
+from img2img.data.captioned import Captioned
 from img2img.data.stream import Source
 from img2img.networks.text_gan import box_mask
 from img2img.recipe import Recipe
@@ -34,18 +34,17 @@ class TextToImage(System):
         self.boxes = bool(getattr(self.generator, "boxes", False))
 
     def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
-        """Return the network of a role; the reader's classes are the numbers of an embedding."""
-        if role == "reader":
-            spec = {"classes": self.recipe.networks["encoder"].get("embedding", 128)} | spec
-        return super().network(role, spec)
+        """Return the network of a role; the encoder's embeddings are what the players take and the reader makes."""
+        length = self.recipe.networks.get("encoder", {}).get("embedding", 128)
+        return super().network(role, {"classes" if role == "reader" else "embedding": length} | spec)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """What encoder and reader disagree about, or the game of image and text."""
         real, box = batch["real"], batch["box"] if self.boxes else None
         if phase == "encoder":
-            return {"agreement": self.agreement(batch["text"], real)}
+            return {"agreement": self.agreement(batch["read"], real)}
         with torch.no_grad():
-            text = self.encoder(batch["text"])
+            text = self.encoder(batch["read"])
         wrong = text.roll(1, 0)
         z = self.latents(len(real), real.device)
         fake = self.fake(phase, batch, lambda: self.generator(z, text, box))
@@ -83,11 +82,11 @@ class TextToImage(System):
 
         Args:
             inputs: latents.
-            text: what to draw, or the pieces (N, LENGTH) of several texts.
+            text: what to draw, or several texts, (N, ...), as the encoder reads them.
             box: where: x0, y0, x1, y1 in shares of the side, or (N, 4); None for the middle.
             controls: of other systems; without effect.
         """
-        known = text if isinstance(text, Tensor) else pieces(text)[None].to(inputs.device)
+        known = text if isinstance(text, Tensor) else self.encoder.read(text)[None].to(inputs.device)
         embedded = self.encoder(known).expand(len(inputs), -1)
         return self.generator(inputs, embedded, self._boxes(box, inputs)).float().clamp(*self.span)
 
@@ -99,10 +98,10 @@ class TextToImage(System):
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
         """A drawing of each caption; as input the box, dark on white."""
-        real, captions, box = batch["real"], batch["text"], batch.get("box")
-        drawn = self.infer(self.latents(len(real), real.device), captions, box)
+        real, box = batch["real"], batch.get("box")
+        drawn = self.infer(self.latents(len(real), real.device), batch["read"], box)
         asked = None if box is None else (1 - 2 * box_mask(box, real.shape[-1])).expand_as(real)
-        return {"": Trial(drawn, asked, real=real, text=captions)}
+        return {"": Trial(drawn, asked, real=real, text=batch["text"])}
 
     def deployed(self, text: str = "", box: tuple[float, ...] | None = None) -> nn.Module:
         """Return the generator of one text.
@@ -119,7 +118,7 @@ class TextToImage(System):
                     f"box {tuple(box)} must be x0, y0, x1, y1 in shares of the side, 0 to 1, x0 < x1, y0 < y1"
                 )
         with torch.no_grad():
-            embedded = self.encoder(pieces(text)[None])
+            embedded = self.encoder(self.encoder.read(text)[None])
         return Told(self.generator, embedded, self._boxes(box, embedded))
 
     def depths(self, **controls: Any) -> tuple[int, int]:
@@ -133,6 +132,7 @@ class TextToImage(System):
             only(folders, self.recipe.name),
             data.size,
             data.channels,
+            read=self.encoder.read,
             boxes=self.boxes,
             flip=data.flip,
             validation=validation,
