@@ -2,24 +2,14 @@
 
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import benchmark_adaptation as tool
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
-
-TOOLS = Path(__file__).parent.parent.parent / "tools"
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import benchmark_adaptation
-
-    return benchmark_adaptation
 
 
 @pytest.fixture
@@ -51,7 +41,7 @@ class Negative(nn.Module):
         return -images
 
 
-def test_classifiers_of_adapted_images(tool, sides, tmp_path, monkeypatch):
+def test_classifiers_of_adapted_images(sides, tmp_path, monkeypatch):
     """Inverted bars lie beside where they lay: what was learnt of the source is wrong, of adapted images right."""
     monkeypatch.setattr(tool.img2img, "train", lambda *_, **__: None)
     monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": Negative()})())
@@ -63,12 +53,12 @@ def test_classifiers_of_adapted_images(tool, sides, tmp_path, monkeypatch):
     assert tool.measure("pixelda", *sides, tmp_path / "run", seed=0, shown=32)["adapted"] == 1
 
 
-def test_adapted_images(tool):
+def test_adapted_images():
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(tool.adapted(Negative(), images), 255 - images)
 
 
-def test_lines(tool, sides, tmp_path, monkeypatch, capsys):
+def test_lines(sides, tmp_path, monkeypatch, capsys):
     source, target = sides
     line = ["x", "simgan", "--source", source, "--target", target, "-o", tmp_path / "runs", "--seeds", 2]
     sets = ["data.size=8", "networks.generator.width=4", "networks.discriminator.width=4", "validate.metrics=[]"]

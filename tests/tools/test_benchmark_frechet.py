@@ -1,26 +1,20 @@
 """The benchmark of the Frechet distance, on few features."""
 
-import importlib.util
 import json
-from pathlib import Path
 
+import benchmark_frechet as tool
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent.parent
 
-
-@pytest.fixture
-def tool():
-    spec = importlib.util.spec_from_file_location("benchmark_frechet", ROOT / "tools" / "benchmark_frechet.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
+@pytest.fixture(autouse=True)
+def _threads():
     threads = torch.get_num_threads()
-    yield found
+    yield
     torch.set_num_threads(threads)
 
 
-def test_all_ways_agree(tool, capsys):
+def test_all_ways_agree(capsys):
     assert tool.main(["--features", "24", "--images", "60", "12", "--repeats", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["images"] for row in rows] == [60, 12]
@@ -29,7 +23,7 @@ def test_all_ways_agree(tool, capsys):
         assert all(way["difference"] < 1e-5 and way["ratio"] > 0 for way in row["ways"].values())
 
 
-def test_table_and_errors(tool, capsys):
+def test_table_and_errors(capsys):
     assert tool.main(["--features", "8", "--images", "20", "--repeats", "1"]) == 0
     assert "| 20 | img2img |" in capsys.readouterr().out
     assert tool.main(["--images", "1"]) == 1

@@ -1,28 +1,16 @@
 """The training benchmark: both contestants play the same game."""
 
-import importlib.util
 import json
-from pathlib import Path
 
+import benchmark_training as speed
 import pytest
 import torch
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def speed():
-    spec = importlib.util.spec_from_file_location("tool_training", ROOT / "tools" / "benchmark_training.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
 
 GAMES = ["pix2pix 256", "cyclegan 128", "dcgan 64", "wgan_gp critic 64"]
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_first_steps_are_the_same(speed, tmp_path, name):
+def test_first_steps_are_the_same(tmp_path, name):
     page = speed.recipe(name, size=32, width=4)
     speed.images(tmp_path, page.page())
     differences = speed.compare(page, speed.PLAIN[speed.GAMES[name]["plain"]], tmp_path, "fp32")
@@ -41,7 +29,7 @@ def test_first_steps_are_the_same(speed, tmp_path, name):
         ("dcgan 64", {"adversarial.type": "least_squares"}),
     ],
 )
-def test_another_game_is_seen(speed, tmp_path, name, change):
+def test_another_game_is_seen(tmp_path, name, change):
     """The plain form is built from the page as it is, ours from a changed one."""
     page = speed.recipe(name, size=32, width=4)
     speed.images(tmp_path, page.page())
@@ -51,7 +39,7 @@ def test_another_game_is_seen(speed, tmp_path, name, change):
     assert worst["losses"] > speed.TOLERANCE["losses"] and worst["gradients"] > speed.TOLERANCE["gradients"] / 5
 
 
-def test_another_network_is_refused(speed, tmp_path):
+def test_another_network_is_refused(tmp_path):
     page = speed.recipe("pix2pix 256", size=32, width=4)
     speed.images(tmp_path, page.page())
     other = page.override({"networks.discriminator.layers": 2})
@@ -59,7 +47,7 @@ def test_another_network_is_refused(speed, tmp_path):
         speed.compare(other, speed.pix2pix, tmp_path, "fp32")
 
 
-def test_the_critics_gradient_in_few_bits(speed, tmp_path):
+def test_the_critics_gradient_in_few_bits(tmp_path):
     """Nothing differs in fp32; in bf16 something does, and the three numbers form a triangle."""
     page = speed.recipe("wgan_gp critic 64", size=16, width=4)
     speed.images(tmp_path, page.page())
@@ -73,7 +61,7 @@ def test_the_critics_gradient_in_few_bits(speed, tmp_path):
         assert difference**2 == pytest.approx(1 + length**2 - 2 * length * cosine, abs=1e-9)
 
 
-def test_plain_steps_learn(speed, tmp_path):
+def test_plain_steps_learn(tmp_path):
     """The timed form takes real steps of its optimizers."""
     page = speed.recipe("cyclegan 128", size=32, width=4)
     speed.images(tmp_path, page.page())
@@ -86,7 +74,7 @@ def test_plain_steps_learn(speed, tmp_path):
         assert not any(torch.equal(a, b) for a, b in zip(before[role], network.parameters(), strict=True))
 
 
-def test_runs_from_the_command_line(speed, monkeypatch, capfd):
+def test_runs_from_the_command_line(monkeypatch, capfd):
     monkeypatch.setattr(speed, "WAYS", ("plain", "fp32"))  # a process less
     options = ["--only", "wgan*", "--size", "16", "--width", "4", "--repeats", "2", "--threads", "1", "--json"]
     assert speed.main(options) == 0
@@ -97,7 +85,7 @@ def test_runs_from_the_command_line(speed, monkeypatch, capfd):
     assert list(facts["ratios"]) == list(facts["differences"]) == ["fp32"]
 
 
-def test_a_game_without_a_plain_form_is_timed_alone(speed, monkeypatch, capfd):
+def test_a_game_without_a_plain_form_is_timed_alone(monkeypatch, capfd):
     monkeypatch.setattr(speed, "WAYS", ("plain", "fp32"))
     options = ["--only", "cut*", "--size", "32", "--width", "4", "--repeats", "1", "--threads", "1"]
     assert speed.main(options) == 0
@@ -106,7 +94,7 @@ def test_a_game_without_a_plain_form_is_timed_alone(speed, monkeypatch, capfd):
     assert cells[0] == cells[2] == "" and 0 < float(cells[1]) < 60 and not any(cells[3:])
 
 
-def test_the_tables(speed):
+def test_the_tables():
     differences = {"generator/l1": 1e-7, "generator gradient": 2e-3, "discriminator gradient": 1e-6}
     game = {
         "seconds": {"plain": 2.0, "fp32": 1.0, "bf16": 0.5},
@@ -124,13 +112,13 @@ def test_the_tables(speed):
     assert "times as fast" not in only and "| a game | 1.0e-07 | 2.0e-03 |  |  |" in only
 
 
-def test_a_different_game_fails_the_command(speed, monkeypatch, capsys):
+def test_a_different_game_fails_the_command(monkeypatch, capsys):
     found = {"threads": 1, "repeats": 0, "games": {"x": {"differences": {"fp32": {"generator/l1": float("nan")}}}}}
     monkeypatch.setattr(speed, "benchmark", lambda options: found)
     assert speed.main([]) == 1 and "not the same game: x" in capsys.readouterr().err
 
 
-def test_games_are_named(speed, capsys):
+def test_games_are_named(capsys):
     assert speed.main(["--only", "nobody"]) == 1
     assert "no game is called nobody; there are: pix2pix 256; " in capsys.readouterr().err
     assert speed.main(["--repeats", "-1"]) == 1

@@ -1,23 +1,12 @@
-import importlib.util
 import sys
-from pathlib import Path
 
+import benchmark_translation as tool
 import numpy as np
 import pytest
 from PIL import Image
 
-PATH = Path(__file__).parent.parent.parent / "tools" / "benchmark_translation.py"
 
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("benchmark_translation", PATH)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-def test_the_input_itself_and_a_model_stand_in_one_table(tool, trained, pairs, monkeypatch, capsys):
+def test_the_input_itself_and_a_model_stand_in_one_table(trained, pairs, monkeypatch, capsys):
     folder = pairs / "validation"
     arguments = [f"ours={trained['translator']}", "--data", folder, "--metrics", "l1,fid[pixels]"]
     monkeypatch.setattr(sys, "argv", ["benchmark_translation", *map(str, arguments)])

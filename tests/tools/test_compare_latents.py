@@ -1,10 +1,9 @@
 """The two-sample test: as often wrong as it says where sets are alike, and right where they are not."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
+import compare_latents as tool
 import numpy as np
 import pytest
 import torch
@@ -15,18 +14,8 @@ from img2img import checkpoint
 from img2img.recipe import read
 from img2img.systems.system import build
 
-PATH = Path(__file__).parent.parent.parent / "tools" / "compare_latents.py"
 
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("tool_compare_latents", PATH)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-def test_the_distance(tool):
+def test_the_distance():
     x, y = torch.randn(2, 30, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     both = np.concatenate([x, y])
     apart = np.square(both[:, None] - both[None]).sum(2)[np.triu_indices(60, 1)]
@@ -35,7 +24,7 @@ def test_the_distance(tool):
     assert tool.two_sample(x, y, 10)[0] == pytest.approx(means[0] + means[1] - 2 * means[2], rel=1e-9)
 
 
-def test_the_probability(tool):
+def test_the_probability():
     generator = torch.Generator().manual_seed(0)
     found = [tool.two_sample(*torch.randn(2, 40, 4, generator=generator), 100, seed)[1] for seed in range(100)]
     assert stats.kstest(found, "uniform").pvalue > 0.01
@@ -45,7 +34,7 @@ def test_the_probability(tool):
         assert tool.two_sample(x, other, 100)[1] < 0.02
 
 
-def test_command_line(tool, squares, tmp_path, monkeypatch, capsys):
+def test_command_line(squares, tmp_path, monkeypatch, capsys):
     small = {"data.size": 8, "networks.encoder.width": 4, "networks.generator.width": 4}
     torch.manual_seed(0)
     recipe = read("aae").override(small)

@@ -1,11 +1,10 @@
 """Directions against the closed form of a half space of normal latents, and what is drawn along them."""
 
-import importlib.util
 import json
 import math
 import sys
-from pathlib import Path
 
+import draw_concepts as tool
 import numpy as np
 import pytest
 import torch
@@ -16,11 +15,6 @@ from img2img import checkpoint
 from img2img.pipeline import Pipeline
 from img2img.recipe import read
 from img2img.systems.system import build
-
-PATH = Path(__file__).parent.parent.parent / "tools" / "draw_concepts.py"
-SPEC = importlib.util.spec_from_file_location("tool_draw_concepts", PATH)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 
 
 class Grey(nn.Module):

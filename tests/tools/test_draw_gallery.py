@@ -1,10 +1,9 @@
 """Draws in their rows, and the training images that they were made of below them."""
 
-import importlib.util
 import shutil
 import sys
-from pathlib import Path
 
+import draw_gallery as tool
 import numpy as np
 import pytest
 import torch
@@ -15,11 +14,6 @@ from img2img import checkpoint
 from img2img.data.images import Images
 from img2img.recipe import Recipe, read
 from img2img.systems.system import build
-
-PATH = Path(__file__).parent.parent.parent / "tools" / "draw_gallery.py"
-SPEC = importlib.util.spec_from_file_location("tool_draw_gallery", PATH)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 
 
 def small(name):

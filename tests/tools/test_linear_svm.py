@@ -1,10 +1,9 @@
 """Linear SVMs on features: which features, on data whose answer is known, and from the command line."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
+import linear_svm as tool
 import numpy as np
 import pytest
 import torch
@@ -15,18 +14,8 @@ from img2img import checkpoint
 from img2img.recipe import read
 from img2img.systems.system import build
 
-PATH = Path(__file__).parent.parent.parent / "tools" / "linear_svm.py"
 
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("tool_linear_svm", PATH)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-def test_features_are_the_maxima_of_a_grid(tool):
+def test_features_are_the_maxima_of_a_grid():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(True), nn.Flatten(), nn.Linear(192, 5), nn.LeakyReLU(0.2))
     x = torch.randn(7, 1, 8, 8)
@@ -38,7 +27,7 @@ def test_features_are_the_maxima_of_a_grid(tool):
     assert not network[1]._forward_hooks
 
 
-def test_what_lines_can_part(tool):
+def test_what_lines_can_part():
     digits = load_digits()
     rows, labels = digits.data, digits.target
     assert tool.accuracy(rows[:1000], labels[:1000], rows[1000:], labels[1000:]) > 0.9
@@ -49,13 +38,13 @@ def test_what_lines_can_part(tool):
     assert tool.accuracy(bent[:400], labels[:400], bent[400:], labels[400:]) > 0.85
 
 
-def test_without_scikit_learn(tool, monkeypatch):
+def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
     with pytest.raises(ValueError, match="need scikit-learn: pip install"):
         tool.accuracy(np.eye(4), np.arange(4), np.eye(4), np.arange(4))
 
 
-def test_command_line(tool, classes, tmp_path, monkeypatch, capsys):
+def test_command_line(classes, tmp_path, monkeypatch, capsys):
     recipe = read("bigan").override({"data.size": 16, "networks.encoder.width": 4, "networks.generator.width": 4})
     torch.manual_seed(0)
     tensors = {name: value for name, value in build(recipe).state_dict().items() if name.startswith("encoder.")}

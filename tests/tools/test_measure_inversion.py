@@ -1,10 +1,9 @@
 """Errors of the search: less than those of the start, and of the encoder's codes where there is one."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
+import measure_inversion as tool
 import pytest
 import torch
 
@@ -12,14 +11,9 @@ from img2img import checkpoint
 from img2img.recipe import read
 from img2img.systems.system import build
 
-PATH = Path(__file__).parent.parent.parent / "tools" / "measure_inversion.py"
-
 
 @pytest.mark.parametrize("name", ["alice", "dcgan"])
 def test_command_line(name, squares, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("tool_measure_inversion", PATH)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     torch.manual_seed(0)
     small = {"data.size": 8, "data.channels": 1, "networks.generator.width": 8, "networks.generator.latent": 6}
     recipe = read(name).override(small)

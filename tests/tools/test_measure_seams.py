@@ -1,14 +1,8 @@
 """The seam's closed form: 1 on noise, and as much more as the borders are steeper."""
 
-import importlib.util
-from pathlib import Path
-
+import measure_seams as seams
 import numpy as np
 import pytest
-
-spec = importlib.util.spec_from_file_location("seams", Path(__file__).parents[2] / "tools" / "measure_seams.py")
-seams = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(seams)
 
 
 def test_noise_has_no_seam():

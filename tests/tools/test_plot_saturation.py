@@ -1,18 +1,10 @@
 """The saturation of the minimax cost: gradients as a formula has them, and what they do as the discriminator learns."""
 
-import importlib.util
-from pathlib import Path
-
+import plot_saturation as saturation
 import pytest
 import torch
 from PIL import Image
 from torch import nn
-
-_spec = importlib.util.spec_from_file_location(
-    "tool_saturation", Path(__file__).parents[2] / "tools" / "plot_saturation.py"
-)
-saturation = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(saturation)
 
 
 def test_gradients_of_a_line():

@@ -1,12 +1,12 @@
 """Sections of the scoreboard: their pages fit together, a small one runs, goes on and fills its table."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import scoreboard as board_tool
 import torch
 from PIL import Image
 
@@ -15,9 +15,6 @@ from img2img.systems.system import build
 from img2img.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "scoreboard.py"
-_spec = importlib.util.spec_from_file_location("tool_scoreboard", SCRIPT)
-board_tool = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(board_tool)
 STABILISERS = board_tool.section("stabilisers")
 SECTIONS = sorted(path.stem for path in (root("models") / "scoreboards").glob("*.toml"))
 

@@ -1,14 +1,17 @@
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import benchmark_crops
+import benchmark_quality
+import benchmark_upscale
 import cv2
 import numpy as np
 import pytest
 import torch
+import upscale_video
 
 from img2img import checkpoint
 from img2img.recipe import read
@@ -17,13 +20,6 @@ from img2img.systems.system import build
 ROOT = Path(__file__).parent.parent.parent
 QUICK = ("benchmark_crops", "benchmark_quality", "benchmark_upscale", "train", "upscale", "upscale_video")
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
 
 
 def run(*arguments):
@@ -108,9 +104,11 @@ def clip(path, frames=5, size=(24, 16)):
 
 def test_a_clip_is_upscaled(weight, tmp_path, capsys):
     source, target = clip(tmp_path / "clip.avi"), tmp_path / "big.avi"
-    video = tool("upscale_video")
     assert (
-        video.main([str(source), "-o", str(target), "--model", str(weight), "--precision", "fp32", "--batch", "2"]) == 0
+        upscale_video.main(
+            [str(source), "-o", str(target), "--model", str(weight), "--precision", "fp32", "--batch", "2"]
+        )
+        == 0
     )
     capture, given = cv2.VideoCapture(str(target)), cv2.VideoCapture(str(source))
     assert capture.get(cv2.CAP_PROP_FPS) == 10
@@ -120,22 +118,19 @@ def test_a_clip_is_upscaled(weight, tmp_path, capsys):
         want = given.read()[1][4:-4, 4:8].mean((0, 1))
         assert np.abs(frame[8:-8, 8:16].mean((0, 1)) - want).max() < 18  # green grows by 40 a frame: each in its place
     assert not capture.read()[0]
-    assert video.main([str(source), "-o", str(target), "--model", str(weight)]) == 1
+    assert upscale_video.main([str(source), "-o", str(target), "--model", str(weight)]) == 1
     assert "exists" in capsys.readouterr().err
 
 
 def test_a_clip_at_a_scale_between(weight, tmp_path):
     source, target = clip(tmp_path / "clip.avi", frames=2), tmp_path / "big.avi"
     options = ["--model", str(weight), "--scale", "1.5", "--tile", "32", "--precision", "fp32"]
-    assert tool("upscale_video").main([str(source), "-o", str(target), *options]) == 0
+    assert upscale_video.main([str(source), "-o", str(target), *options]) == 0
     assert cv2.VideoCapture(str(target)).read()[1].shape == (24, 36, 3)
 
 
 def test_a_missing_video_costs_one_line(weight, tmp_path, capsys):
-    assert (
-        tool("upscale_video").main([str(tmp_path / "none.mp4"), "-o", str(tmp_path / "a.mp4"), "--model", str(weight)])
-        == 1
-    )
+    assert upscale_video.main([str(tmp_path / "none.mp4"), "-o", str(tmp_path / "a.mp4"), "--model", str(weight)]) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("upscale_video: ")
 
 
@@ -158,7 +153,7 @@ def test_quality_of_resamplers_a_weight_and_a_peer(photos, weight, tmp_path, cap
         "--precision",
         "fp32",
     ]
-    assert tool("benchmark_quality").main([str(each) for each in arguments]) == 0
+    assert benchmark_quality.main([str(each) for each in arguments]) == 0
     text = capsys.readouterr().out
     found = json.loads(text.splitlines()[-1])
     rows = {row["name"]: row for row in found["rows"]}
@@ -214,7 +209,7 @@ def test_quality_with_a_judge_and_without_its_weights(photos, weight, capsys, mo
     from img2img.metrics import perceptual
 
     perceptual._judge.cache_clear()
-    assert tool("benchmark_quality").main(["--data", str(photos), "--scale", "2", "--models", str(weight)]) == 0
+    assert benchmark_quality.main(["--data", str(photos), "--scale", "2", "--models", str(weight)]) == 0
     perceptual._judge.cache_clear()
     captured = capsys.readouterr()
     found = json.loads(captured.out.splitlines()[-1])
@@ -233,7 +228,7 @@ class Edges(torch.nn.Module):
 def test_quality_on_the_classic_photos(weight, capsys):
     pytest.importorskip("skimage")
     assert (
-        tool("benchmark_quality").main(
+        benchmark_quality.main(
             ["--classic", "--scale", "2", "--models", str(weight), "--judges", "--images", "1", "--markdown"]
         )
         == 0
@@ -245,15 +240,12 @@ def test_quality_on_the_classic_photos(weight, capsys):
 @pytest.mark.parametrize("arguments", [[], ["--data", "x", "--classic"]])
 def test_quality_wants_one_source_of_photos(arguments, capsys):
     with pytest.raises(SystemExit):
-        tool("benchmark_quality").main(arguments)
+        benchmark_quality.main(arguments)
     assert "either --data FOLDER or --classic" in capsys.readouterr().err
 
 
 def test_quality_refuses_another_scale(photos, weight, capsys):
-    assert (
-        tool("benchmark_quality").main(["--data", str(photos), "--scale", "4", "--models", str(weight), "--judges"])
-        == 1
-    )
+    assert benchmark_quality.main(["--data", str(photos), "--scale", "4", "--models", str(weight), "--judges"]) == 1
     assert "no upscaler for x4" in capsys.readouterr().err
 
 
@@ -296,10 +288,10 @@ def test_networks_without_weights_get_random_ones(tmp_path, monkeypatch):
     from img2img.pipeline import load
 
     monkeypatch.setattr(recipe, "root", lambda name, root=recipe.root: tmp_path if name == "weights" else root(name))
-    found = tool("benchmark_upscale").networks(tmp_path, {"fast.x4", "compact16", None})
+    found = benchmark_upscale.networks(tmp_path, {"fast.x4", "compact16", None})
     assert [(name, trained) for name, (_, trained) in found.items()] == [("compact16", False), ("fast.x4", False)]
     assert [load(path).scale for path, _ in found.values()] == [4, 4]
-    again = tool("benchmark_upscale").networks(tmp_path / "other", {"fast.x4"})
+    again = benchmark_upscale.networks(tmp_path / "other", {"fast.x4"})
     assert again == {"fast.x4": (tmp_path / "fast.x4.safetensors", True)}  # now that the shelf has it
 
 
@@ -308,9 +300,8 @@ def test_the_peers_ways_compute_what_ours_does(tmp_path, photos, weight):
     pytest.importorskip("spandrel")
     from img2img.pipeline import load
 
-    speed = tool("benchmark_upscale")
     torch.manual_seed(0)
-    torch.save({"params": speed.architecture("compact16").state_dict()}, tmp_path / "net.pth")
+    torch.save({"params": benchmark_upscale.architecture("compact16").state_dict()}, tmp_path / "net.pth")
     small = tmp_path / "in"
     small.mkdir()
     image = cv2.imread(str(photos / "0.png"))[:40, :32]
@@ -324,12 +315,12 @@ def test_the_peers_ways_compute_what_ours_does(tmp_path, photos, weight):
             "network": "compact16",
             "tile": tile,
         }
-        facts = speed.realesrgan(setup)[0]()
+        facts = benchmark_upscale.realesrgan(setup)[0]()
         assert facts["pixels"] == 16 * 40 * 32
         got = cv2.imread(str(tmp_path / f"out{tile}" / "0.png")).astype(int)
         assert np.abs(got - want).max() <= most
     setup = {"in": small, "out": tmp_path / "plain", "file": weight, "network": "fast.x2"}
-    speed.plain(setup)[0]()
+    benchmark_upscale.plain(setup)[0]()
     got = cv2.imread(str(tmp_path / "plain" / "0.png")).astype(int)
     assert np.abs(got - load(weight, precision="fp32")(image, channels="bgr", tile=0).astype(int)).max() <= 1
 
@@ -343,12 +334,11 @@ def test_peak_memory_is_the_childs_own():
 
 
 def test_speed_names_its_contestants(capsys):
-    assert tool("benchmark_upscale").main(["--only", "nobody"]) == 1
+    assert benchmark_upscale.main(["--only", "nobody"]) == 1
     assert "no contestant is called nobody; there are: fast; " in capsys.readouterr().err
 
 
 def test_the_speed_tables(capsys):
-    speed = tool("benchmark_upscale")
     fast = {
         "megapixels_per_second": 8.0,
         "peak_bytes": 2**29,
@@ -358,7 +348,7 @@ def test_the_speed_tables(capsys):
         "network_seconds": 0.2,
     }
     contestants = {"fast bf16": fast, "limit bf16": {"gflops_per_second": 500.0, "precision": "bf16"}}
-    shares = speed.shares(contestants)
+    shares = benchmark_upscale.shares(contestants)
     assert shares == {"fast bf16": {"network": pytest.approx(0.5), "file_to_file": pytest.approx(0.8)}}
     found = {
         "size": 256,
@@ -370,7 +360,7 @@ def test_the_speed_tables(capsys):
         "ratios": {"fast bf16 / x": 160.0},
         "limit_share": shares,
     }
-    text = speed.tables(found)
+    text = benchmark_upscale.tables(found)
     for line in (
         "| fast bf16 | 8 | 512 | 51.2 |",
         "| fast bf16 / x | 160.00 |",
@@ -384,18 +374,15 @@ def test_the_speed_tables(capsys):
 def test_crops_from_decoded_photos(photos, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("IMG2IMG_CACHE", str(tmp_path / "cache"))
     assert (
-        tool("benchmark_crops").main(
-            ["--data", str(photos), "--size", "16", "--crops", "3", "--repeats", "2", "--json"]
-        )
-        == 0
+        benchmark_crops.main(["--data", str(photos), "--size", "16", "--crops", "3", "--repeats", "2", "--json"]) == 0
     )
     found = json.loads(capsys.readouterr().out)
     assert found["photos"] == 2 and found["ratio"] > 0 and found["store"] > 0
     assert not (tmp_path / "cache").exists() and os.environ["IMG2IMG_CACHE"] == str(tmp_path / "cache")
-    assert tool("benchmark_crops").main(["--data", str(photos), "--size", "96"]) == 1
+    assert benchmark_crops.main(["--data", str(photos), "--size", "96"]) == 1
     assert "lower --size" in capsys.readouterr().err
 
 
 def test_crops_from_generated_photos(capsys):
-    assert tool("benchmark_crops").main(["--width", "256", "--crops", "2", "--repeats", "1"]) == 0
+    assert benchmark_crops.main(["--width", "256", "--crops", "2", "--repeats", "1"]) == 0
     assert "3 photos of 0.0 MP" in capsys.readouterr().out

@@ -1,10 +1,6 @@
-import importlib.util
-from pathlib import Path
-
 import cv2
 import numpy as np
-
-PATH = Path(__file__).parent.parent.parent / "tools" / "upscale_video.py"
+import upscale_video as tool
 
 
 def test_a_video_is_translated(tmp_path, trained):
@@ -14,9 +10,6 @@ def test_a_video_is_translated(tmp_path, trained):
         writer.write(np.full((16, 32, 3), 60 * place + 40, np.uint8))
     writer.release()
     options = ["--model", str(trained["translator"]), "--device", "cpu", "--precision", "fp32"]
-    spec = importlib.util.spec_from_file_location("upscale_video", PATH)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     assert tool.main([str(source), "-o", str(target), *options]) == 0
     capture = cv2.VideoCapture(str(target))
     assert [capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)] == [32, 16]
