@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from img2img.networks.dcgan import small_normal
 from img2img.networks.norms import normalisation
+from img2img.networks.winograd import Conv3x3
 
 
 class Block(nn.Module):
@@ -16,11 +17,11 @@ class Block(nn.Module):
         super().__init__()
         bias = norm == "none"
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=bias),
+            Conv3x3(width, width, "reflect", bias),
             *normalisation(norm, width),
             nn.ReLU(True),
             *([nn.Dropout(dropout)] if dropout else []),
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=bias),
+            Conv3x3(width, width, "reflect", bias),
             *normalisation(norm, width),
         )
 
