@@ -34,8 +34,8 @@ def pieces(text: str) -> Tensor:
 class Captioned:
     """``real`` (C, size, size) in [-1, 1], its caption as an encoder reads it, ``read``, and in pieces, ``text``.
 
-    captions.csv in the folder has the columns file, name and perhaps keywords. In training the caption is the name, or
-    (every second time) the name and a run of the keywords; in validation it is the name and all of them.
+    captions.csv in the folder has the columns file, name and perhaps keywords. The caption is the name followed
+    by all keywords; in training every second time the name alone.
 
     Args:
         folder: the images, with captions.csv.
@@ -84,12 +84,8 @@ class Captioned:
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
         """Return what is said of image ``index``."""
-        words = self.keywords[index]
-        if words and not self.validation:
-            # Runs, not sets, which are too many for a slow encoder to read each once.
-            first, last = sorted(rng.integers(len(words), size=2))
-            words = words[first : last + 1] if rng.random() < 0.5 else []
-        return " ".join([self.names[index], *words])
+        whole = self.validation or rng.random() < 0.5
+        return " ".join([self.names[index], *self.keywords[index]]) if whole else self.names[index]
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return image ``index``, perhaps mirrored and in a box, and a caption."""

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from img2img.data.captioned import Captioned
 from img2img.data.stream import Source
+from img2img.fidelity.classification import cross_entropy
 from img2img.networks.text_gan import box_mask
 from img2img.recipe import Recipe
 from img2img.systems.system import System, Trial, only, per_sample
@@ -20,13 +21,16 @@ class TextToImage(System):
     Reed et al. 2016 (https://arxiv.org/abs/1605.05396), algorithm 1 and equation 5. Before both players learn,
     ``encoder`` (of captions) and ``reader`` (of images) learn to agree: as the paper's joint embedding, but by the
     cross entropy of finding an image's caption among those of the batch, and the other way
-    (https://arxiv.org/abs/2103.00020, figure 3). The players take the embeddings as they are. A generator with
-    ``boxes`` also puts what it draws there (https://arxiv.org/abs/1610.02454).
+    (https://arxiv.org/abs/2103.00020, figure 3). The players take the embeddings as they are. A fidelity term, such as
+    the cross entropy, also has the generator make what the reader finds its caption by, as
+    https://arxiv.org/abs/1711.10485, section 3.2. A generator with ``boxes`` puts what it draws there
+    (https://arxiv.org/abs/1610.02454).
     """
 
     verb = "synthesize"
     inference = ("generator", "encoder")
     learners = {"encoder": ("encoder", "reader")}
+    comparisons = ("caption",)
     SHARPNESS = 10.0
 
     def __init__(self, recipe: Recipe) -> None:
@@ -41,8 +45,11 @@ class TextToImage(System):
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """What encoder and reader disagree about, or the game of image and text."""
         real, box = batch["real"], batch["box"] if self.boxes else None
+        own = torch.arange(len(real), device=real.device)
         if phase == "encoder":
-            return {"agreement": self.agreement(batch["read"], real)}
+            likeness = self.likeness(real, self.encoder(batch["read"]))
+            ways = [cross_entropy(table, own) for table in (likeness, likeness.T)]
+            return {"agreement": (ways[0] + ways[1]) / 2}
         with torch.no_grad():
             text = self.encoder(batch["read"])
         wrong = text.roll(1, 0)
@@ -54,26 +61,25 @@ class TextToImage(System):
 
         if phase == "discriminator":
             found = self.discriminator_terms(critic, real, fake, step)
-            mismatched = self.adversarial.discriminator(
-                critic(real).float(), self.discriminator(real, wrong, box).float()
-            )
+            seen = self.augment(real)
+            scores = (self.discriminator(seen, said, box).float() for said in (text, wrong))
+            mismatched = self.adversarial.discriminator(*scores)
             # Two images may have one caption, which is then not wrong.
             differ = (batch["text"] != batch["text"].roll(1, 0)).any(1).float()
             found["adversarial"] = found["adversarial"] / 2
             return found | {"mismatched": per_sample(mismatched) * differ / 2}
         between = (text + wrong) / 2
-        score = self.discriminator(self.generator(z, between, box), between, box).float()
+        score = self.discriminator(self.augment(self.generator(z, between, box)), between, box).float()
         found = self.generator_terms(critic, real, fake)
+        if self.compares("caption", step):
+            found |= self.fidelity_terms(self.likeness(fake, text), own, step)
         loss = self.adversarial_weight * per_sample(self.adversarial.generator(score.detach(), score))
         return found | {"interpolated": loss}
 
-    def agreement(self, captions: Tensor, images: Tensor) -> Tensor:
-        """Return how badly captions and images of a batch find each other, (N,), in nats."""
-        likeness = functional.normalize(self.reader(images).float(), dim=1) @ self.encoder(captions).float().T
-        table = likeness * self.SHARPNESS
-        own = torch.arange(len(table), device=table.device)
-        ways = [functional.cross_entropy(each, own, reduction="none") for each in (table, table.T)]
-        return (ways[0] + ways[1]) / 2
+    def likeness(self, images: Tensor, embedded: Tensor) -> Tensor:
+        """Return how well each image of a batch, as the discriminator sees it, goes with each caption, (N, N)."""
+        read = functional.normalize(self.reader(self.augment(images)).float(), dim=1)
+        return read @ embedded.float().T * self.SHARPNESS
 
     def infer(
         self, inputs: Tensor, text: Tensor | str = "", box: Tensor | tuple[float, ...] | None = None, **controls: Any

