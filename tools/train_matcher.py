@@ -14,16 +14,19 @@ import torch.nn.functional as F
 from train_classifier import shelve
 
 from img2img.adversarial.augment import DiffAugment
-from img2img.data.captioned import Captioned
+from img2img.data.captioned import Captioned, pieces
 from img2img.metrics.captions import CaptionAccuracy
 from img2img.networks.matcher import Matcher
+from img2img.networks.text_encoder import sentence
 from img2img.recipe import root
 
 SHARPNESS = 14.0
 """What likeness is multiplied by before the softmax."""
 
 
-def train(sets: list[Captioned], *, width: int = 24, epochs: int = 60, seed: int = 0) -> Matcher:
+def train(
+    sets: list[Captioned], *, width: int = 24, epochs: int = 60, seed: int = 0, sentences: bool = False
+) -> Matcher:
     """Return a matcher of the images of some sets: each finds its caption among those of the batch, and the other way.
 
     Radford et al. 2021 (https://arxiv.org/abs/2103.00020), figure 3. An epoch shows one image of each name, so that no
@@ -31,7 +34,7 @@ def train(sets: list[Captioned], *, width: int = 24, epochs: int = 60, seed: int
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network, augment = Matcher(width=width, size=sets[0].size), DiffAugment()
+    network, augment = Matcher(width=width, size=sets[0].size, sentences=sentences), DiffAugment()
     named: dict[str, list[tuple[Captioned, int]]] = {}
     for images in sets:
         for index, name in enumerate(images.names):
@@ -45,7 +48,7 @@ def train(sets: list[Captioned], *, width: int = 24, epochs: int = 60, seed: int
             chosen = [choices[place][int(rng.integers(len(choices[place])))] for place in places]
             items = [images.item(index, rng) for images, index in chosen]
             given = augment(torch.stack([item["real"] for item in items])) / 2 + 0.5
-            captions = network.captions(torch.stack([item["text"] for item in items]))
+            captions = network.captions(torch.stack([item["read"] for item in items]))
             table = network.images(given) @ captions.T * SHARPNESS
             own = torch.arange(len(table))
             optimizer.zero_grad(set_to_none=True)
@@ -59,7 +62,7 @@ def accuracy(network: Matcher, images: Captioned, seed: int = 0) -> float:
     """Return how often the right name of ten is found for real images."""
     metric, rng = CaptionAccuracy(network=network), np.random.default_rng(seed)
     items = [images.item(index, rng) for index in range(len(images))]
-    real, text = (torch.stack([item[key] for item in items]) for key in ("real", "text"))
+    real, text = (torch.stack([item[key] for item in items]) for key in ("real", "read"))
     metric.update(real / 2 + 0.5, text)
     return round(metric.compute(), 4)
 
@@ -73,15 +76,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sentences", action="store_true", help="have a pretrained network read captions; to measure")
     parser.add_argument("--shelf", type=Path, default=root("weights") / "classifiers")
     a = parser.parse_args()
+    if a.sentences and a.name:
+        parser.error("--sentences is for measuring: what validates reads captions in pieces; leave out --name")
+    read = sentence if a.sentences else pieces
 
     def sets(part: str, **options: bool) -> list[Captioned]:
-        return [Captioned(a.data / part, a.size, boxes=boxes, **options) for boxes in (False, True)]
+        return [Captioned(a.data / part, a.size, read=read, boxes=boxes, **options) for boxes in (False, True)]
 
     start = time.perf_counter()
     learnt, held = sets("train"), sets("validation", validation=True)
-    settings = {"width": a.width, "epochs": a.epochs, "seed": a.seed}
+    settings = {"width": a.width, "epochs": a.epochs, "seed": a.seed, "sentences": a.sentences}
     twin = train(learnt, **settings)
     facts = {
         "data": a.data.name,

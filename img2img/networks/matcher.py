@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from img2img import checkpoint
 from img2img.networks.classifier import Classifier
-from img2img.networks.text_encoder import TextEncoder
+from img2img.networks.text_encoder import SentenceEncoder, TextEncoder
 from img2img.recipe import root
 from img2img.registry import nearest
 
@@ -17,13 +17,16 @@ class Matcher(nn.Module):
         embedding: length of the vectors.
         width: channels of the first convolution of images. text: length of the vector of a piece of text.
         size: side in pixels that images are brought to.
+        sentences: captions are sentences' meanings, not pieces.
     """
 
-    def __init__(self, embedding: int = 64, width: int = 24, text: int = 32, size: int = 32) -> None:
+    def __init__(
+        self, embedding: int = 64, width: int = 24, text: int = 32, size: int = 32, sentences: bool = False
+    ) -> None:
         super().__init__()
-        self.options = {"embedding": embedding, "width": width, "text": text, "size": size}
+        self.options = {"embedding": embedding, "width": width, "text": text, "size": size, "sentences": sentences}
         self.reader = Classifier(embedding, 3, width, hidden=2 * embedding)
-        self.encoder = TextEncoder(embedding, text)
+        self.encoder = SentenceEncoder(embedding) if sentences else TextEncoder(embedding, text)
 
     def images(self, images: Tensor) -> Tensor:
         """Return the vectors (N, embedding) of images (N, 1 or 3, H, W) in [0, 1]."""
@@ -32,9 +35,9 @@ class Matcher(nn.Module):
             images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
         return F.normalize(self.reader(images.expand(-1, 3, -1, -1) * 2 - 1), dim=1)
 
-    def captions(self, pieces: Tensor) -> Tensor:
-        """Return the vectors (N, embedding) of captions, (N, L) as `img2img.data.captioned.pieces` gives them."""
-        return self.encoder(pieces)
+    def captions(self, read: Tensor) -> Tensor:
+        """Return the vectors (N, embedding) of captions, as the encoder reads them: (N, LENGTH) pieces, or (N, 384)."""
+        return self.encoder(read)
 
 
 def matcher(name: str) -> Matcher:

@@ -51,3 +51,18 @@ def test_colours_are_told_apart(tool, colours, tmp_path, monkeypatch, capsys):
     assert tool.accuracy(network, held) == 1
     torch.manual_seed(0)
     assert tool.accuracy(tool.Matcher(width=4, size=16).eval(), held) < 1
+
+
+def test_with_what_sentences_mean(tool, colours, monkeypatch, capsys):
+    """The meanings alone, from a stand-in for the pretrained network, tell the colours apart too."""
+    meanings = {name: torch.eye(384)[place] for place, name in enumerate(("red", "green", "blue", "black"))}
+    monkeypatch.setattr(tool, "sentence", meanings.__getitem__)
+    monkeypatch.setattr("img2img.networks.text_encoder._folder", lambda: None)
+    line = ["x", "--data", str(colours), "--size", "16", "--width", "4", "--epochs", "120", "--sentences"]
+    monkeypatch.setattr(sys, "argv", line)
+    tool.main()
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 1
+    monkeypatch.setattr(sys, "argv", [*line, "--name", "matcher.colours"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "leave out --name" in capsys.readouterr().err
