@@ -40,9 +40,10 @@ def test_weights_start_small_and_normal():
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_margin_is_the_measured_radius(blocks):
+@pytest.mark.parametrize("upsample", ["transposed", "resize"])
+def test_margin_is_the_measured_radius(blocks, upsample):
     torch.manual_seed(0)
-    net = ResNet(width=2, blocks=blocks, channels=1, norm="none")
+    net = ResNet(width=2, blocks=blocks, channels=1, norm="none", upsample=upsample)
     assert net.margin == tiles.margin_of(net, 1, multiple=4)
     assert ResNet(width=2, blocks=6).margin == 60 and ResNet(width=2, blocks=9).margin == 84
 
@@ -55,6 +56,22 @@ def test_borders_are_reflected():
     block = Block(4, "none", 0.0).double()
     same = block(torch.full((1, 4, 8, 8), 0.7, dtype=torch.float64))
     assert (same.amax((2, 3)) - same.amin((2, 3))).max() < 1e-12
+
+
+def test_resizing_leaves_no_dots():
+    """Of a flat image transposed convolutions make pixels that differ by their places, resizing does not."""
+    torch.manual_seed(0)
+    flat = torch.full((1, 3, 64, 64), 0.3)
+    spread = {}
+    for upsample in ("transposed", "resize"):
+        net = ResNet(width=4, blocks=0, norm="none", upsample=upsample)
+        for layer in net.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight)
+        with torch.no_grad():
+            drawn = net.up[:-1](net.down(flat))[..., 24:40, 24:40]
+        spread[upsample] = (drawn.std((2, 3)) / drawn.abs().mean()).max().item()
+    assert spread["resize"] < 1e-6 < 1e-3 < spread["transposed"]
 
 
 def test_dropout_rests_in_evaluation():
