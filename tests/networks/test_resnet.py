@@ -64,7 +64,7 @@ def test_resizing_leaves_no_dots():
     flat = torch.full((1, 3, 64, 64), 0.3)
     spread = {}
     for upsample in ("transposed", "resize"):
-        net = ResNet(width=4, blocks=0, norm="none", upsample=upsample)
+        net = ResNet(width=16, blocks=0, norm="none", upsample=upsample)
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight)
