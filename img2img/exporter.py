@@ -53,7 +53,7 @@ def export(source: str | Path | Pipeline, target: str | Path, *, check: bool = T
     if target.suffix.lower() != ".onnx":
         raise ValueError(f"{target}: the file's name must end in .onnx")
     pipe = source if isinstance(source, Pipeline) else load(source, device="cpu", precision="fp32")
-    if pipe.task == "generate":
+    if pipe.verb == "synthesize":
         raise ValueError(f"{pipe.name} makes images from noise; only upscalers and translators can be exported")
     network = copy.deepcopy(pipe._plain).to("cpu", torch.float32)  # as loaded, not rounded to bf16
     name = Path(pipe.name).name.removesuffix(".safetensors").removesuffix(".pth")

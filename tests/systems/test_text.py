@@ -185,7 +185,8 @@ def test_captioned(tmp_path):
 def system():
     torch.manual_seed(0)
     small = {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
-    return build(read("text_to_image").override(small | {"networks.generator.latent": 6, "data.size": 16})).eval()
+    small |= {"networks.generator.latent": 6, "data.size": 16, "augment": [], "fidelity": []}
+    return build(read("text_to_image").override(small)).eval()
 
 
 def test_terms(system):
