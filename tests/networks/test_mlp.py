@@ -7,7 +7,15 @@ from img2img.networks.mlp import Maxout, MLPDiscriminator, MLPGenerator
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"classes": 3}, {"mixture": 5}, {"bounded": False}, {"classes": 3, "mixture": 2}]
+    "options",
+    [
+        {},
+        {"classes": 3},
+        {"mixture": 5},
+        {"bounded": False},
+        {"classes": 3, "mixture": 2},
+        {"norm": "batch", "activation": "softplus"},
+    ],
 )
 def test_generator(options):
     torch.manual_seed(0)
@@ -21,7 +29,15 @@ def test_generator(options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"pieces": 5, "dropout": 0.5}, {"norm": "spectral"}, {"minibatch": 4}, {"classes": 3}, {"outputs": 11}],
+    [
+        {},
+        {"pieces": 5, "dropout": 0.5},
+        {"norm": "spectral"},
+        {"norm": "weight"},
+        {"minibatch": 4},
+        {"classes": 3},
+        {"outputs": 11},
+    ],
 )
 def test_discriminator(options):
     torch.manual_seed(0)
@@ -54,6 +70,15 @@ def test_maxout():
     layer, x = Maxout(3, 2, 4), torch.randn(5, 3)
     every = (x @ layer.linear.weight.T + layer.linear.bias).reshape(5, 2, 4)
     torch.testing.assert_close(layer(x), every.max(2).values)
+
+
+def test_noise_only_while_training():
+    torch.manual_seed(0)
+    net, x = MLPDiscriminator(width=512, depth=1, size=2, noise=0.5), torch.randn(64, 1, 2, 2)
+    noisy = net.features(x)
+    quiet = net.eval().features(x)
+    assert torch.equal(quiet, net.features(x))
+    assert (noisy - quiet).std().item() == pytest.approx(0.5, rel=0.02)
 
 
 def test_no_hidden_layer():
