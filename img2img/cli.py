@@ -93,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
     said.add_argument("--text-file", metavar="FILE", help="texts to draw, one a line, --count images each")
     found.add_argument("--box", metavar="X0,Y0,X1,Y1", help="where to draw it, in shares of the side, e.g. 0,0,0.5,0.5")
     found.add_argument(
+        "--points",
+        metavar="X,Y,X,Y,X,Y,X,Y",
+        help="its leftmost, topmost, rightmost and bottommost point, in shares of the side, where a model knows such",
+    )
+    found.add_argument(
         "--truncation", type=float, metavar="T", help="less variety, more fidelity: 0 to 1 for styles, else over 0"
     )
     found.add_argument(
@@ -229,11 +234,12 @@ def _synthesize(a: argparse.Namespace) -> None:
     from img2img.imaging.picture import Picture, write
 
     controls = {key: value for key in ("label", "code", "text") if (value := getattr(a, key)) is not None}
-    if a.box is not None:
-        try:
-            controls["box"] = tuple(float(part) for part in a.box.split(","))
-        except ValueError:
-            raise ValueError(f"--box {a.box}: expected X0,Y0,X1,Y1 in shares of the side, e.g. 0,0,0.5,0.5") from None
+    for key, names in (("box", "X0,Y0,X1,Y1"), ("points", "eight numbers X,Y,...")):
+        if (given := getattr(a, key)) is not None:
+            try:
+                controls[key] = tuple(float(part) for part in given.split(","))
+            except ValueError:
+                raise ValueError(f"--{key} {given}: expected {names} in shares of the side, e.g. 0,0.5,...") from None
     if a.interpolate < 0:
         raise ValueError(f"--interpolate {a.interpolate} must be 0 or more")
     pipe = img2img.load(a.model, device=a.device, precision=a.precision, **controls)

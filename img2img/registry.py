@@ -134,6 +134,7 @@ TABLES: dict[str, dict[str, str]] = {
         "neural_distance": "metrics.neural_distance:NeuralDistance",
         "parzen": "metrics.parzen:Parzen",
         "perceptual": "metrics.perceptual:perceptual_distance",
+        "point_distance": "metrics.boxes:PointDistance",
         "precision": "metrics.manifold:Precision",
         "psnr": "metrics.psnr:psnr",
         "recall": "metrics.manifold:Recall",

@@ -32,6 +32,7 @@ OPTIONS = {
         "text",
         "text_file",
         "box",
+        "points",
         "truncation",
         "interpolate",
         "mix",

@@ -200,6 +200,7 @@ def test_bf16(name):
     batch["label"] = torch.tensor([1, 0])
     batch["text"] = batch["read"] = torch.randint(1, 4096, (2, 96))
     batch["box"] = torch.tensor([[0, 0, 0.5, 0.5], [0.2, 0.3, 0.9, 0.8]])
+    batch["points"] = torch.rand(2, 4, 2)
     for phase in recipe.schedule:
         with torch.autocast("cpu", torch.bfloat16):
             found = system.losses(phase, batch, 0)

@@ -1,4 +1,4 @@
-"""Images with captions, and perhaps a box in which the image's object is to lie."""
+"""Images with captions, and perhaps a box in which the image's object is to lie, or its extreme points."""
 
 import csv
 import re
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from img2img.data.images import resize, signed, squares
+from img2img.metrics.boxes import drawn_points
 
 BUCKETS = 4096
 """Numbers that pieces of text are hashed to; 0 stands for nothing."""
@@ -44,8 +45,11 @@ class Captioned:
         read: what an encoder's ``forward`` takes of a text.
         boxes: put the image, reduced, at a random place on white, and tell where, ``box`` (4,): x0, y0, x1, y1 in
             shares of the side.
+        points: put the image so too, and tell where it reaches to, ``points`` (4, 2), x and y in shares of the side.
+            Nobody marked these: they are the extreme points of what is not white, see
+            `img2img.metrics.boxes.drawn_points`, as it stands there, mirrored or not.
         flip: mirror half of the images.
-        validation: nothing is random but the boxes.
+        validation: nothing is random but the places.
 
     Raises:
         ValueError: no captions.csv, or one that does not fit the folder.
@@ -59,10 +63,12 @@ class Captioned:
         *,
         read: Callable[[str], Tensor] = pieces,
         boxes: bool = False,
+        points: bool = False,
         flip: bool = False,
         validation: bool = False,
     ) -> None:
-        self.size, self.read, self.boxes, self.validation = size, read, boxes, validation
+        self.size, self.read, self.validation = size, read, validation
+        self.boxes, self.points = boxes, points
         self.flip = flip and not validation
         table = Path(folder) / "captions.csv"
         if not table.is_file():
@@ -88,19 +94,21 @@ class Captioned:
         return " ".join([self.names[index], *self.keywords[index]]) if whole else self.names[index]
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return image ``index``, perhaps mirrored and in a box, and a caption."""
+        """Return image ``index``, perhaps mirrored and elsewhere, and a caption."""
         pixels = self.images[index]
         caption = self.caption(index, rng)
         found = {"text": pieces(caption), "read": self.read(caption)}
-        if self.boxes:
+        if self.boxes or self.points:
             side = int(rng.integers(self.size // 3, self.size + 1))
             x, y = (int(rng.integers(self.size - side + 1)) for _ in range(2))
             canvas = np.full_like(pixels, 255)
             canvas[y : y + side, x : x + side] = resize(pixels, side, side)
             pixels = canvas
-            found["box"] = torch.tensor([x, y, x + side, y + side]) / self.size
         mirror = bool(self.flip and rng.random() < 0.5)
-        if mirror and self.boxes:
-            x0, y0, x1, y1 = found["box"].tolist()
-            found["box"] = torch.tensor([1 - x1, y0, 1 - x0, y1])
-        return found | {"real": signed(pixels, mirror)}
+        real = signed(pixels, mirror)
+        if self.boxes:
+            x = self.size - side - x if mirror else x
+            found["box"] = torch.tensor([x, y, x + side, y + side]) / self.size
+        if self.points:
+            found["points"] = drawn_points(real[None] / 2 + 0.5)[0]
+        return found | {"real": real}

@@ -39,8 +39,9 @@ class Trial(NamedTuple):
     """What a system made of validation data, all (N, C, H, W) in its span; None where there is no such thing.
 
     ``target`` is what the output should be, sample by sample; ``real`` what outputs should be like as a set. Not images
-    are, of what each output should show, ``label``, the class, (N,), and ``text``, the pieces of the caption, (N, L);
-    and ``right``, (N,), 1 where the system's own classifier read an image of the batch right, else 0.
+    are, of what each output should show, ``label``, the class, (N,), and ``text``, the pieces of the caption, (N, L),
+    and ``points``, where it should reach to, (N, 4, 2); and ``right``, (N,), 1 where the system's own classifier read
+    an image of the batch right, else 0.
     """
 
     output: Tensor
@@ -50,6 +51,7 @@ class Trial(NamedTuple):
     label: Tensor | None = None
     right: Tensor | None = None
     text: Tensor | None = None
+    points: Tensor | None = None
 
 
 class Judgement(nn.Module):
