@@ -5,24 +5,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from img2img.networks.conditional import planes
 from img2img.networks.dcgan import small_normal
 from img2img.networks.norms import normalisation
 
 
 class Refiner(nn.Module):
-    """(N, input_channels, H, W) and perhaps noise (N, noise) -> (N, channels, H, W), both images in [-1, 1].
+    """(N, input_channels, H, W) and perhaps noise (N, noise, H, W) -> (N, channels, H, W), both images in [-1, 1].
 
     Bousmalis et al. 2016 (https://arxiv.org/abs/1612.05424), figure 2, and Shrivastava et al. 2016
     (https://arxiv.org/abs/1612.07828), section 2.1: a convolution, residual blocks of two, a convolution with tanh.
-    Noise comes in as constant planes beside the image.
+    Noise comes in beside the image, another value for each pixel, so that it can become texture.
 
     Args:
         width: channels of the blocks.
         blocks: residual blocks.
         channels: of the output.
         input_channels: of the input; 0 for as many as come out.
-        noise: length of the noise; 0 for none.
+        noise: channels of the noise; 0 for none.
         norm: "batch", "instance" or "none".
 
     Attributes:
@@ -59,7 +58,7 @@ class Refiner(nn.Module):
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """Return the refined images; without ``z`` the noise is zero."""
         if self.noise:
-            x = planes(x, torch.zeros(len(x), self.noise, device=x.device) if z is None else z)
+            x = torch.cat([x, x.new_zeros(len(x), self.noise, *x.shape[2:]) if z is None else z.to(x.dtype)], 1)
         x = self.enter(x)
         for block in self.blocks:
             x = x + block(x)

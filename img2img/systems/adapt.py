@@ -45,9 +45,9 @@ class PixelDA(System):
         return found | self.fidelity_terms(adapted.float(), plain, step, "input")
 
     def noise(self, like: Tensor) -> Tensor | None:
-        """Draw noise for a batch, U(-1, 1); None for a generator without."""
+        """Draw noise for a batch (N, C, H, W) of images, U(-1, 1); None for a generator without."""
         count = getattr(self.generator, "noise", 0)
-        return torch.rand(len(like), count, device=like.device) * 2 - 1 if count else None
+        return torch.rand(len(like), count, *like.shape[2:], device=like.device) * 2 - 1 if count else None
 
     def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
         """Return source images in the target's style; deterministic, since the noise is zero."""

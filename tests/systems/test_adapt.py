@@ -25,8 +25,8 @@ def test_refiner():
     network = Refiner(4, 2, channels=3, input_channels=1, noise=5).eval()
     x = torch.rand(2, 1, 9, 7)
     assert network(x).shape == (2, 3, 9, 7) and network(x).abs().max() <= 1
-    assert torch.equal(network(x), network(x, torch.zeros(2, 5)))
-    assert not torch.equal(network(x), network(x, torch.ones(2, 5)))
+    assert torch.equal(network(x), network(x, torch.zeros(2, 5, 9, 7)))
+    assert not torch.equal(network(x), network(x, torch.ones(2, 5, 9, 7)))
     assert Refiner(4, 1)(torch.zeros(1, 3, 4, 4)).shape == (1, 3, 4, 4)
 
 
@@ -68,7 +68,7 @@ def test_pixelda_terms():
     wanted = sum(functional.cross_entropy(each, batch["label"], reduction="none") for each in logits)
     assert torch.allclose(found["cross_entropy"], wanted)
     assert torch.allclose(found["adversarial"], 0.1 * functional.softplus(torch.tensor(1.0)).expand(4))
-    assert drawn[0].shape == (4, 8) and drawn[0].abs().max() <= 1 and drawn[0].min() < 0
+    assert drawn[0].shape == (4, 8, 8, 8) and drawn[0].abs().max() <= 1 and drawn[0].min() < 0
     found = system.losses("discriminator", batch, 0)
     value = functional.softplus(torch.tensor(-2.0)) + functional.softplus(torch.tensor(-1.0))
     assert found.keys() == {"adversarial"} and torch.allclose(found["adversarial"], value.expand(4))
