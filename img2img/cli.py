@@ -234,12 +234,12 @@ def _synthesize(a: argparse.Namespace) -> None:
     from img2img.imaging.picture import Picture, write
 
     controls = {key: value for key in ("label", "code", "text") if (value := getattr(a, key)) is not None}
-    for key, names in (("box", "X0,Y0,X1,Y1"), ("points", "eight numbers X,Y,...")):
+    for key, names in (("box", "X0,Y0,X1,Y1"), ("points", "X,Y,X,Y,X,Y,X,Y")):
         if (given := getattr(a, key)) is not None:
             try:
                 controls[key] = tuple(float(part) for part in given.split(","))
             except ValueError:
-                raise ValueError(f"--{key} {given}: expected {names} in shares of the side, e.g. 0,0.5,...") from None
+                raise ValueError(f"--{key} {given}: expected {names} in shares of the side, e.g. 0.5") from None
     if a.interpolate < 0:
         raise ValueError(f"--interpolate {a.interpolate} must be 0 or more")
     pipe = img2img.load(a.model, device=a.device, precision=a.precision, **controls)

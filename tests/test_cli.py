@@ -344,6 +344,30 @@ def test_many_texts(trained, captioned, tmp_path, failing):
     assert "reads no classes" in failing("classify", captioned, "--model", tmp_path / "run", "-o", tmp_path / "x.csv")
 
 
+@pytest.mark.parametrize(
+    ("key", "place", "model", "other"),
+    [
+        ("box", (0.0, 0.0, 0.5, 0.5), "gawwn.emoji", "gawwn_points.emoji"),
+        ("points", (0.5, 0.7, 0.7, 0.5, 1.0, 0.7, 0.7, 1.0), "gawwn_points.emoji", "gawwn.emoji"),
+    ],
+)
+def test_places(key, place, model, other, tmp_path, failing):
+    """What is asked for on the command line is what Python draws there, in that quarter of the image."""
+    options = ["--text", "a smiling face", "-n", "1", "--device", "cpu", "--precision", "fp32", "-o", tmp_path / "out"]
+    given = ",".join(str(share) for share in place)
+    assert main([str(part) for part in ("synthesize", model, f"--{key}", given, *options)]) == 0
+    found = np.asarray(Image.open(next((tmp_path / "out").iterdir()))).astype(int)
+    controls = {"text": "a smiling face", "device": "cpu", "precision": "fp32"}
+    assert np.array_equal(found, np.asarray(img2img.synthesize(model, **{key: place}, **controls)[0]))
+    assert not np.array_equal(found, np.asarray(img2img.synthesize(model, **controls)[0]))
+    dark = (255 - found).sum(2)
+    rows, columns = (slice(16), slice(16)) if key == "box" else (slice(16, None), slice(16, None))
+    assert dark[rows, columns].sum() > 0.6 * dark.sum()
+    assert f"--{key} 1,x: expected X" in failing("synthesize", model, f"--{key}", "1,x", *options)
+    assert "shares of the side" in failing("synthesize", model, f"--{key}", "0.1,0.2", *options)
+    assert f"has no {key} to choose" in failing("synthesize", other, f"--{key}", given, *options)
+
+
 def test_adaptation_in_use(domains, tmp_path, capsys):
     """After pixelda: a labelled folder in the target's style, and labels of a folder that has none.
 

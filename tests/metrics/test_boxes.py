@@ -1,10 +1,10 @@
-"""Boxes of what is drawn, against torchvision's."""
+"""Boxes of what is drawn, against torchvision's, and its extreme points, against sorted pixels."""
 
 import pytest
 import torch
 from torchvision.ops import box_iou, masks_to_boxes
 
-from img2img.metrics.boxes import BoxIoU, drawn_boxes
+from img2img.metrics.boxes import BoxIoU, PointDistance, drawn_boxes, drawn_points
 
 
 def painted(boxes, side=16, colour=(0.9, 0.1, 0.8)):
@@ -47,3 +47,45 @@ def test_mean_iou():
         metric.compute()
     metric.update(torch.ones(2, 3, 16, 16), painted(asked[:2].tolist()))
     assert metric.compute() == 0  # nothing was drawn
+
+
+def canvas(rows):
+    """Return an image, (1, 3, H, W), of lines of text: # is ink."""
+    ink = torch.tensor([[sign == "#" for sign in row] for row in rows])
+    return torch.where(ink, torch.tensor([0.9, 0.1, 0.8])[:, None, None], torch.tensor(0.95))[None]
+
+
+def test_extreme_points_of_shapes():
+    """Left, top, right, bottom, in pixels' centres; of several the middle one, of two the upper or left one."""
+    for rows, wanted in (
+        (["....", ".##.", "###.", "...."], [(0, 2), (1, 1), (2, 1), (1, 2)]),  # right: rows 1 and 2; bottom: 0, 1 and 2
+        (["....", "....", "....", "..#."], [(2, 3)] * 4),
+        (["#..#", "....", "#...", "#..."], [(0, 2), (0, 0), (3, 0), (0, 3)]),  # left: rows 0, 2 and 3
+    ):
+        found = drawn_points(canvas(rows))
+        assert torch.equal(found, (torch.tensor([wanted]) + 0.5) / 4), rows
+    assert drawn_points(canvas(["#.", "..", "..", ".#"]))[0].tolist() == [[0.25, 0.125]] * 2 + [[0.75, 0.875]] * 2
+    assert torch.equal(drawn_points(torch.ones(2, 3, 4, 6)), torch.full((2, 4, 2), 0.5))  # nothing is drawn
+
+
+def test_extreme_points_are_of_sorted_pixels():
+    images = torch.where(torch.rand(30, 1, 12, 9, generator=torch.Generator().manual_seed(0)) < 0.2, 0.2, 0.95)
+    found = drawn_points(images)
+    for image, points in zip(images[:, 0], found, strict=True):
+        pixels = [(int(x), int(y)) for y, x in torch.nonzero(image < 0.5)]
+        for place, (axis, end) in enumerate(((0, min), (1, min), (0, max), (1, max))):
+            edge = sorted(p for p in pixels if p[axis] == end(q[axis] for q in pixels))
+            x, y = edge[(len(edge) - 1) // 2]
+            assert points[place].tolist() == pytest.approx([(x + 0.5) / 9, (y + 0.5) / 12], abs=1e-6)
+
+
+def test_point_distance():
+    """What was drawn 3 and 4 pixels away is 5 away, and all there is is 0 away from itself."""
+    drawn = painted([[1, 2, 5, 8], [0, 0, 9, 7]])
+    asked = drawn_points(painted([[4, 6, 8, 12], [0, 0, 9, 7]]))
+    assert PointDistance().values(drawn, asked).tolist() == pytest.approx([5 / 16, 0], abs=1e-6)
+    asked[0, 2] = asked[0, 2] - torch.tensor([4 / 16, 3 / 16])  # one of four points elsewhere: at (-1, 1), not (3, 4)
+    metric = PointDistance()
+    for place in range(2):
+        metric.update(drawn[place : place + 1], asked[place : place + 1])
+    assert metric.compute() == pytest.approx((3 * 5 + 2**0.5) / 4 / 16 / 2, rel=1e-5)

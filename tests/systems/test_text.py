@@ -16,9 +16,9 @@ from img2img import checkpoint
 from img2img.cli import main
 from img2img.data.captioned import BUCKETS, LENGTH, Captioned, pieces
 from img2img.evaluation import Judge
-from img2img.metrics.boxes import drawn_boxes
+from img2img.metrics.boxes import PointDistance, drawn_boxes, drawn_points
 from img2img.networks.text_encoder import SentenceEncoder, TextEncoder, _transformer, sentence
-from img2img.networks.text_gan import TextDiscriminator, TextGenerator, box_mask, within
+from img2img.networks.text_gan import TextDiscriminator, TextGenerator, box_mask, point_planes, within
 from img2img.recipe import Recipe, read
 from img2img.systems.system import build
 from img2img.trainer import Trainer
@@ -138,12 +138,39 @@ def test_box_masks():
     assert torch.equal(within(torch.tensor([[2.0, 3.0]]), boxes[1:2], 4)[0, :2, 3, 2], torch.tensor([2.0, 3.0]))
 
 
-def test_networks_listen_to_text_and_box():
+def test_point_planes():
+    """The cells that bilinear sampling at a point reads, by torch's own, are those that the point is spread over."""
+    points = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0))
+    points[0, :2] = torch.tensor([[0.0, 1.0], [0.125, 0.625]])
+    grid = torch.zeros(12, 1, 4, 4, requires_grad=True)
+    at = (2 * points - 1).view(12, 1, 1, 2)
+    functional.grid_sample(grid, at, align_corners=False, padding_mode="zeros").sum().backward()
+    planes = point_planes(points, 4)
+    assert torch.allclose(planes, grid.grad.view(3, 4, 4, 4), atol=1e-6)
+    assert planes[0, 1, 2, 0] == 1 and planes[0, 1].sum() == 1  # at a cell's centre
+    found = within(torch.tensor([[2.0]]), points[:1], 4)
+    assert found.shape == (1, 5, 4, 4) and torch.equal(found[0, 0], 2 * planes[0].max(0).values)
+
+
+@pytest.mark.parametrize("network", [TextGenerator, TextDiscriminator])
+def test_boxes_or_points(network):
+    with pytest.raises(ValueError, match="exclude each other"):
+        network(boxes=True, points=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "boxes"),
+    [
+        ({"boxes": True}, torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])),
+        ({"points": 4}, torch.tensor([[[0, 0.3], [0.2, 0], [0.5, 0.2], [0.4, 0.6]], [[0.3, 0.6]] * 4])),
+    ],
+)
+def test_networks_listen_to_text_and_place(options, boxes):
     torch.manual_seed(0)
-    generator, judge = TextGenerator(4, 4, 16, 3, 6, 5, True).eval(), TextDiscriminator(4, 16, 3, 6, 5, True)
+    generator, judge = TextGenerator(4, 4, 16, 3, 6, 5, **options).eval(), TextDiscriminator(4, 16, 3, 6, 5, **options)
     for parameter in judge.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
-    z, text, boxes = torch.randn(2, 4), torch.randn(2, 6), torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    z, text = torch.randn(2, 4), torch.randn(2, 6)
     images = generator(z, text, boxes)
     assert images.shape == (2, 3, 16, 16) and judge(images, text, boxes).shape == (2, 1)
     for other in ((z, -text, boxes), (z, text, boxes.flip(0)), (-z, text, boxes)):
@@ -179,6 +206,28 @@ def test_captioned(tmp_path):
     (tmp_path / "captions.csv").unlink()
     with pytest.raises(ValueError, match="has no captions.csv"):
         Captioned(tmp_path, 16)
+
+
+def test_captioned_points(tmp_path):
+    """They are where the image stands; mirrored, left is right."""
+    boot = np.full((16, 16, 3), 255, np.uint8)
+    boot[9:, :12] = boot[3:9, 2:5] = 0
+    Image.fromarray(boot).save(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("file,name\na.png,boot\n")
+    data, seen = [Captioned(tmp_path, 16, points=True, flip=flip) for flip in (False, True)], []
+    for seed in range(40):
+        plain, item = (each.item(0, np.random.default_rng(seed)) for each in data)
+        for found in (plain, item):
+            assert torch.equal(found["points"], drawn_points(found["real"][None] / 2 + 0.5)[0]) and "box" not in found
+        seen.append(tuple(plain["points"].flatten().tolist()))
+        if not torch.equal(plain["real"], item["real"]):
+            assert torch.equal(plain["real"].flip(2), item["real"])
+            across = plain["points"][[2, 1, 0, 3]] * torch.tensor([-1, 1]) + torch.tensor([1, 0])
+            # Of two pixels in the middle of the top or the bottom, it is the left one that counts.
+            slack = torch.tensor([[0, 0], [1, 0], [0, 0], [1, 0]]) / 16
+            assert ((item["points"] - across).abs() <= slack + 1e-6).all()
+            seen.append("mirrored")
+    assert 5 < seen.count("mirrored") < 35 and len(set(seen)) > 20
 
 
 @pytest.fixture
@@ -267,6 +316,7 @@ def test_what_is_judged(system):
     box = torch.tensor([[0, 0, 4, 7], [3, 5, 16, 16], [8, 1, 9, 2]])
     trial = boxed.trial(batch | {"box": box / 16})[""]
     assert trial.input.shape == trial.output.shape and torch.equal(drawn_boxes(trial.input / 2 + 0.5), box)
+    assert trial.points is None
     judge = Judge(["box_iou"])
     judge.update({"": trial._replace(output=trial.input)}, boxed.span)
     assert judge.compute()["box_iou"] == 1
@@ -277,12 +327,53 @@ def test_what_is_judged(system):
     assert torch.equal(given[0][1], captions)  # numbers as they are, not brought to [0, 1] as images
 
 
+def test_points_are_judged():
+    """The metric gets the points as they were asked for; a drawing that reaches to these is 0 away."""
+    small = {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
+    system = build(read("gawwn_points").override(small | {"data.size": 16})).eval()
+    real = torch.ones(2, 3, 16, 16)
+    real[0, :, 3:9, 5:6], real[1, :, 2:4, 7:14] = -1, -1
+    captions, points = torch.stack([pieces("sun"), pieces("cat")]), drawn_points(real / 2 + 0.5)
+    trial = system.trial({"real": real, "text": captions, "read": captions, "points": points})[""]
+    assert torch.equal(trial.points, points) and trial.input.shape == real.shape
+    x, y = (points[0, 0] * 16 - 0.5).int().tolist()
+    assert (x, y) == (5, 5) and trial.input[0, 0, y, x] == -1 and trial.input[0, 0, 0, 0] == 1
+    judge = Judge(["point_distance"])
+    judge.update({"": trial._replace(output=real)}, system.span)
+    assert judge.compute()["point_distance"] == pytest.approx(0, abs=1e-6)
+    judge = Judge(["point_distance"])
+    judge.update({"": trial._replace(output=real.roll(4, 3))}, system.span)
+    assert judge.compute()["point_distance"] > 0.1
+
+
+def test_points_that_one_marks():
+    torch.manual_seed(0)
+    small = {f"networks.{role}.width": 4 for role in ("generator", "discriminator", "encoder", "reader")}
+    system = build(read("gawwn_points").override(small | {"data.size": 16})).eval()
+    z, points = torch.randn(3, 64), (0.0, 0.4, 0.3, 0.1, 0.8, 0.5, 0.2, 0.9)
+    drawn = system.infer(z, text="sun", points=points)
+    assert torch.equal(system.deployed("sun", points=points)(z).clamp(-1, 1), drawn)
+    assert torch.equal(system.infer(z, text="sun", points=torch.tensor(points).view(1, 4, 2).expand(3, 4, 2)), drawn)
+    assert not torch.equal(system.infer(z, text="sun"), drawn)
+    middle = (0.1, 0.5, 0.5, 0.1, 0.9, 0.5, 0.5, 0.9)
+    assert torch.equal(system.infer(z, text="sun"), system.infer(z, text="sun", points=middle))
+    for wrong in (points[:6], (*points[:7], 1.1), (*points[:7], float("nan")), points[4:] + points[:4], ((0, 0),) * 4):
+        with pytest.raises(ValueError, match="must be x, y of the leftmost, topmost, rightmost and bottommost point"):
+            system.deployed("sun", points=wrong)
+    with pytest.raises(ValueError, match="has no box to choose; a generator with boxes = true has"):
+        system.deployed("sun", box=(0, 0, 1, 1))
+    with pytest.raises(ValueError, match="3 is none of 0, 4"):
+        read("gawwn_points").override({"networks.generator.points": 3})
+
+
 def test_told(system):
     z = torch.randn(3, 6)
     assert torch.equal(system.deployed(text="a red heart")(z).clamp(-1, 1), system.infer(z, text="a red heart"))
     assert not torch.equal(system.infer(z, text="sun"), system.infer(z, text="a red heart"))
     with pytest.raises(ValueError, match="has no box to choose"):
         system.deployed(box=(0, 0, 1, 1))
+    with pytest.raises(ValueError, match="has no points to choose; a generator with points = 4 has"):
+        system.deployed(points=(0, 0.5, 0.5, 0, 1, 0.5, 0.5, 1))
 
 
 def test_it_draws_what_is_said(tmp_path):
@@ -317,3 +408,32 @@ def test_it_draws_what_is_said(tmp_path):
         for place, name in enumerate(colours):
             drawn = system.infer(torch.randn(8, 2), text=name).mean((0, 2, 3))
             assert int(drawn.argmax()) == place and drawn[place] > 0.3, (name, drawn)
+
+
+def test_both_players_learn_where_points_are(tmp_path):
+    """Of a dark square: one draws it from its points, the other tells its points from another's."""
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("file,name\na.png,square\n")
+    data = Captioned(tmp_path, 16, points=True)
+    items = [data.item(0, np.random.default_rng(seed)) for seed in range(400)]
+    real, points = (torch.stack([item[key] for item in items]) for key in ("real", "points"))
+    torch.manual_seed(0)
+    generator, judge = TextGenerator(2, 32, 16, 3, 2, 2, points=4), TextDiscriminator(16, 16, 3, 2, 2, points=4)
+    text, steps = torch.ones(64, 2), 150
+    learner = torch.optim.Adam([*generator.parameters(), *judge.parameters()], 5e-3, (0.5, 0.999))
+    for step in range(steps):
+        learner.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
+        some = torch.randint(64, 400, (32,))
+        own, other = (judge(real[some], text[:32], points[these]) for these in (some, some.roll(1)))
+        drawn = generator(torch.randn(32, 2), text[:32], points[some])
+        loss = (drawn - real[some]).abs().mean() + (functional.softplus(-own) + functional.softplus(other)).mean()
+        learner.zero_grad()
+        loss.backward()
+        learner.step()
+    asked, others, metric = points[:64], points[:64].roll(1, 0), PointDistance()
+    with torch.no_grad():
+        drawn = generator.eval()(torch.randn(64, 2), text, asked) / 2 + 0.5
+        right = judge(real[:64], text, asked) > judge(real[:64], text, others)
+    near, far = (float(metric.values(drawn, these).mean()) for these in (asked, others))
+    assert near < far / 2, (near, far)
+    assert right.float().mean() > 0.9
