@@ -48,7 +48,7 @@ def train_one(recipe: Recipe, data: list[Path] | None, out: Path, seed: int) -> 
     """Train a page, or go on with it; return its last validation and the seconds of all sittings.
 
     Raises:
-        ValueError: the folder holds a run of another game.
+        ValueError: the folder holds a run of another game, or there was nothing to validate on.
     """
     import torch
 
@@ -74,6 +74,8 @@ def train_one(recipe: Recipe, data: list[Path] | None, out: Path, seed: int) -> 
         seconds = before + time.perf_counter() - start
         clock.write_text(json.dumps(seconds))
     found = history(out)[-1] if history(out) else {}
+    if not found and not failure:
+        raise ValueError(f"{out}: nothing was measured; name a folder with train/ and validation/ inside (--data)")
     result = {"seconds": seconds, "failure": failure} | found
     target.write_text(json.dumps(result), encoding="utf-8")
     return result

@@ -10,7 +10,7 @@ import scoreboard as board_tool
 import torch
 from PIL import Image
 
-from img2img.recipe import root
+from img2img.recipe import read, root
 from img2img.systems.system import build
 from img2img.trainer import Trainer
 
@@ -142,6 +142,15 @@ def test_images_need_a_folder(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         board_tool.main()
     assert "digits: learns from images; name their folder (--data)" in capsys.readouterr().err
+
+
+def test_what_cannot_be_measured_is_no_result(squares, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    small = {"networks.generator.width": 4, "networks.discriminator.width": 4, "data.size": 16, "train.images": 8}
+    recipe = read("lsgan").override(small | {"train.batch": 4})
+    with pytest.raises(ValueError, match="nothing was measured; name a folder with train/ and validation/"):
+        board_tool.train_one(recipe, [squares], tmp_path / "run", 0)
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_what_the_paper_said_stands_on_the_page():
