@@ -17,8 +17,9 @@ from img2img.trainer import Trainer
 
 
 def page(**changes):
-    small = {"networks.generator.width": 4, "networks.discriminator.width": 4, "data.size": 8, "augment": []}
-    return read("semi_supervised").override(small | changes)
+    small = {"networks.generator.width": 8, "networks.discriminator.width": 16, "data.size": 8, "augment": []}
+    quiet = {"networks.discriminator.noise": 0.0, "fidelity.0.weight": 1.0}
+    return read("semi_supervised").override(small | quiet | changes)
 
 
 def test_terms_are_those_of_a_softmax_over_classes_and_fake():
@@ -49,7 +50,7 @@ def test_the_generator_matches_features():
     real, fake = torch.rand(2, 6, 1, 8, 8)
     system.generator.forward = lambda z: fake.requires_grad_()
     found = system.losses("generator", {"real": real}, 0)
-    features = [system.discriminator.layers(x).detach().numpy() for x in (real, fake)]
+    features = [system.discriminator.layers(x.flatten(1)).detach().numpy() for x in (real, fake)]
     wanted = np.square(features[0].mean(0) - features[1].mean(0)).sum()
     assert found["feature_matching"].tolist() == pytest.approx([wanted] * 6, rel=1e-4)
     assert (found["adversarial"] == 0).all()
