@@ -59,7 +59,7 @@ class TextGenerator(nn.Module):
 
     Reed et al. 2016 (https://arxiv.org/abs/1605.05396), section 4.1: the embedding is compressed and joined to the
     latent. With boxes (https://arxiv.org/abs/1610.02454, section 3.3) it is also spread over the box on an early
-    feature map, with keypoints (section 3.4) over their spots, and box or spots are joined to that map too.
+    feature map, with keypoints over their spots, and box or spots are joined to that map too.
 
     Args:
         latent: numbers that stand for what the text does not say.
