@@ -138,6 +138,7 @@ def idx(
     side: str = "",
     half: str = "",
     make: str = "",
+    invert: bool = False,
 ) -> Iterator[Item]:
     """Grey images and labels in the IDX format of MNIST, plain or gzipped: a folder per class, named by its number.
 
@@ -150,6 +151,7 @@ def idx(
         side: A folder below that which the classes' folders go into; empty: none.
         half: `even` or `odd` takes that half of the images, counted in their order; empty: all.
         make: What is made of each image, e.g. `edges` (see `img2img.data.make`); empty: the image itself.
+        invert: Whether what is made is turned into its negative.
     """
     pixels, targets = _idx(folder / images), _idx(folder / labels)
     if pixels.ndim != 3 or targets.shape != pixels.shape[:1]:
@@ -162,7 +164,7 @@ def idx(
     def image(index: int) -> Image.Image:
         if maker is None:
             return Image.fromarray(pixels[index])
-        made = maker(pixels[index][..., None].repeat(3, 2), np.random.default_rng(index))
+        made = maker(pixels[index][..., None].repeat(3, 2), np.random.default_rng(index)) ^ (255 if invert else 0)
         return Image.fromarray(made[..., 0] if made.shape[2] == 1 else made)
 
     start, step = (half == "odd", 2) if half else (0, 1)

@@ -261,11 +261,12 @@ def test_two_domains_of_labelled_images(tmp_path):
     pixels = np.zeros((4, 16, 16), np.uint8)
     pixels[:2, 4:12, 4:12] = 255
     members = {"images.gz": gzip.compress(idx(pixels)), "labels": idx(np.uint8([1, 0, 1, 2]))}
-    sides = IDX + 'side = "A"\nhalf = "even"\n' + IDX.split("\n", 1)[1] + 'side = "B"\nhalf = "odd"\nmake = "edges"\n'
+    edges = 'side = "B"\nhalf = "odd"\nmake = "edges"\ninvert = true\n'
+    sides = IDX + 'side = "A"\nhalf = "even"\n' + IDX.split("\n", 1)[1] + edges
     found = images(prepare(page(tmp_path, members, head(sides)), tmp_path / "out"))
     assert sorted(found) == ["train/A/1/00000.png", "train/A/1/00002.png", "train/B/0/00001.png", "train/B/2/00003.png"]
-    assert (found["train/A/1/00000.png"] == pixels[0]).all() and (found["train/B/2/00003.png"] == 255).all()
-    drawn = found["train/B/0/00001.png"] == 0
+    assert (found["train/A/1/00000.png"] == pixels[0]).all() and (found["train/B/2/00003.png"] == 0).all()
+    drawn = found["train/B/0/00001.png"] == 255
     assert 16 < drawn.sum() < 64 and not drawn[7:9, 7:9].any() and not drawn[:2].any()
 
 
