@@ -89,7 +89,7 @@ def test_simgan_terms():
     batch = {"a": torch.zeros(2, 1, 8, 8), "b": torch.ones(2, 1, 8, 8)}
     system.generator.forward = lambda x: x + 0.25
     found = system.losses("generator", batch, 0)
-    assert torch.allclose(found["l1"], torch.full((2,), 0.25))
+    assert torch.allclose(found["l1"], torch.full((2,), 5 * 0.25))
     system.losses("discriminator", batch, 0)
     assert int(system.pool.count) == 2 and (system.pool.images[:2] == 0.25).all()
 
