@@ -19,7 +19,7 @@ from img2img.registry import nearest
 log = logging.getLogger(__name__)
 
 BATCH = 64
-"""Images that the network sees at once when a list of files is read."""
+"""Images that the network sees at once."""
 
 
 class Embedding:
@@ -68,7 +68,10 @@ class Embedding:
                 self._recent.append(self._recent.pop(place))
                 return found
         with torch.autocast(images.device.type, enabled=False):
-            found = tuple(each.float().cpu() for each in self.network.to(images.device)(images.float()))
+            network = self.network.to(images.device)
+            # Many small images, of which a batch may hold thousands, become as many large ones in the network.
+            parts = [network(part) for part in images.float().split(BATCH)]
+            found = tuple(torch.cat(each).float().cpu() for each in zip(*parts, strict=True))
         self._recent.append((weakref.ref(images), version, found))
         return found
 

@@ -16,10 +16,11 @@ class Counting(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.seen = 0
+        self.seen = self.most = 0
 
     def forward(self, images):
         self.seen += len(images)
+        self.most = max(self.most, len(images))
         found = images.mean((2, 3))
         return found, found.log()
 
@@ -54,6 +55,13 @@ def test_the_memory_of_a_batch_ends_with_it():
         assert embedding(net).features(images).unique().tolist() == [0.5]
         images.fill_(0.75)
         assert embedding(net).features(images).unique().tolist() == [0.75]
+
+
+def test_thousands_of_small_images_are_not_in_the_network_at_once():
+    net, images = Counting(), torch.rand(1000, 3, 2, 2)
+    assert torch.equal(embedding(net).features(images), images.mean((2, 3)))
+    assert net.seen == 1000 and net.most <= 64
+    assert embedding(net).features(images[:0]).shape == (0, 3)
 
 
 def test_reset_keeps_the_real_set():
