@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,10 @@ def _session(tmp_path_factory):
     # For processes that tests start, wherever they run.
     patch.setenv("PYTHONPATH", str(Path(img2img.__file__).parent.parent), prepend=os.pathsep)
     torch.set_num_threads(1)
+    # A shell has its background jobs ignore Ctrl-C, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    signal.signal(signal.SIGINT, before)
     patch.undo()
 
 
