@@ -151,7 +151,7 @@ def idx(
         side: A folder below that which the classes' folders go into; empty: none.
         half: `even` or `odd` takes that half of the images, counted in their order; empty: all.
         make: What is made of each image, e.g. `edges` (see `img2img.data.make`); empty: the image itself.
-        invert: Whether what is made is turned into its negative.
+        invert: Whether that is turned into its negative.
     """
     pixels, targets = _idx(folder / images), _idx(folder / labels)
     if pixels.ndim != 3 or targets.shape != pixels.shape[:1]:
@@ -162,9 +162,9 @@ def idx(
     maker = registry.part("make", {"type": make}) if make else None
 
     def image(index: int) -> Image.Image:
-        if maker is None:
-            return Image.fromarray(pixels[index])
-        made = maker(pixels[index][..., None].repeat(3, 2), np.random.default_rng(index)) ^ (255 if invert else 0)
+        made = pixels[index][..., None]
+        made = maker(made.repeat(3, 2), np.random.default_rng(index)) if maker else made
+        made = 255 - made if invert else made
         return Image.fromarray(made[..., 0] if made.shape[2] == 1 else made)
 
     start, step = (half == "odd", 2) if half else (0, 1)

@@ -251,6 +251,8 @@ def test_labelled_images(tmp_path):
     found = images(prepare(page(tmp_path, members, head(IDX)), tmp_path / "out"))
     assert sorted(found) == ["train/0/00001.png", "train/1/00000.png", "train/1/00002.png", "train/2/00003.png"]
     assert (found["train/1/00002.png"] == pixels[2]).all()
+    negative = images(prepare(page(tmp_path, members, head(IDX + "invert = true\n")), tmp_path / "negative"))
+    assert (negative["train/1/00002.png"] == 255 - pixels[2]).all()
     named = head(IDX + 'classes = ["shoe", "bag", "hat"]\n')
     found = images(prepare(page(tmp_path, members, named), tmp_path / "named"))
     assert {name.split("/")[1] for name in found} == {"0_shoe", "1_bag", "2_hat"}
