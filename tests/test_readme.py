@@ -56,3 +56,14 @@ def test_ci_runs_the_readmes_own_command():
 def test_pictures_are_there():
     for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)|\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / (target[0] or target[1])).is_file()
+
+
+@pytest.mark.parametrize("path", ["README.md", "models/README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_tables_are_whole(path):
+    """Every row of a table has as many cells as its head, and every table a line below its head."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.M | re.S)
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        rows = block.splitlines()
+        cells = [len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows]
+        assert all(row.endswith("|") for row in rows) and len(set(cells)) == 1, rows[0]
+        assert re.fullmatch(r"[|: -]+", rows[1]), rows[0]

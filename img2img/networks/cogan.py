@@ -34,14 +34,7 @@ class CoGANGenerator(nn.Module):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
         self.shared = nn.Sequential(*layers)
         self.own = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(plan[-1], plan[-1], 3, 1, 1, bias=False),
-                nn.BatchNorm2d(plan[-1]),
-                nn.ReLU(True),
-                nn.ConvTranspose2d(plan[-1], channels, 4, 2, 1),
-                nn.Tanh(),
-            )
-            for _ in range(2)
+            nn.Sequential(nn.ConvTranspose2d(plan[-1], channels, 4, 2, 1), nn.Tanh()) for _ in range(2)
         )
         self.apply(small_normal)
 
