@@ -15,7 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print a table and JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Photos are cut to a multiple of the scale and reduced by Pillow's bicubic; outputs are 8 bit. "
+        epilog="Photos are cut to a multiple of the scale and reduced by Pillow's bicubic, or damaged as fast_real "
+        "learns to mend (photo number n by the seed n); outputs are 8 bit. "
         f"PSNR and SSIM leave out a border of SCALE pixels, distances see the central {CROP} pixels; all are means.",
     )
     parser.add_argument("--data", type=Path, help="folder of photos that no model was trained on")
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--classic", action="store_true", help="photos of scikit-image and scikit-learn in place of a folder"
     )
     parser.add_argument("--scale", type=int, default=4, help="2, 3, 4, ... (default 4)")
+    parser.add_argument("--degradation", choices=("bicubic", "realistic"), default="bicubic")
     parser.add_argument(
         "--models", nargs="*", help="weights, run folders or files; default: all of weights/ for the scale"
     )
@@ -53,7 +55,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     from tqdm import tqdm
 
-    from img2img.data.degrade import bicubic
+    from img2img.data.degrade import Realistic, bicubic
     from img2img.metrics import perceptual_distance, psnr, ssim
 
     scale = options.scale
@@ -61,6 +63,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     photos = photos[: options.images] if options.images else photos
     judges = usable(options.judges)
     contestants = list(resamplers(scale)) + list(upscalers(options))
+    reduce = Realistic() if options.degradation == "realistic" else bicubic
     border = {"border": scale}
     measures: dict[str, Callable] = {
         "psnr_y": lambda a, b: psnr(a, b, channel="y", **border),
@@ -72,10 +75,10 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         measures[judge] = lambda a, b, judge=judge: perceptual_distance(centre(a), centre(b), network=judge)
     values = {name: {measure: [] for measure in measures} for name, _, _ in contestants}
     with tqdm(total=len(photos) * len(contestants), unit="image", file=sys.stderr, disable=None) as bar:
-        for name, photo in photos:
+        for number, (name, photo) in enumerate(photos):
             height, width = (side // scale * scale for side in photo.shape[:2])
             target = np.ascontiguousarray(photo[:height, :width])
-            small = bicubic(target, scale)
+            small = reduce(target, scale, np.random.default_rng(number))
             for contestant, enlarge, _ in contestants:
                 bar.set_postfix_str(f"{contestant}, {name}", refresh=False)
                 output = enlarge(small)
@@ -88,7 +91,8 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         {"name": name, **facts} | {measure: float(np.mean(numbers)) for measure, numbers in values[name].items()}
         for name, _, facts in contestants
     ]
-    return {"scale": scale, "photos": [name for name, _ in photos], "judges": judges, "crop": CROP, "rows": rows}
+    found = {"scale": scale, "degradation": options.degradation, "photos": [name for name, _ in photos]}
+    return found | {"judges": judges, "crop": CROP, "rows": rows}
 
 
 def centre(image):
@@ -173,7 +177,7 @@ def table(found: dict[str, Any]) -> str:
     judges = found["judges"]
     heads = ["", "parameters", "PSNR Y", "SSIM Y", "PSNR RGB", "SSIM RGB", *(f"distance ({judge})" for judge in judges)]
     lines = [
-        f"x{found['scale']}, means over {len(found['photos'])} photos; "
+        f"x{found['scale']}, {found['degradation']} reduction, means over {len(found['photos'])} photos; "
         f"distances on the central {found['crop']} pixels, lower is better.",
         "",
         "| " + " | ".join(heads) + " |",

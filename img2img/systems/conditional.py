@@ -94,7 +94,7 @@ class Conditional(Generate):
     or projected on features (Miyato & Koyama 2018, https://arxiv.org/abs/1802.05637, equation 3). A discriminator that
     has ``outputs`` = 1 + classes reads the class besides, which a page's fidelity terms compare with the ``label``: of
     real and made images while it learns, of made ones while the generator does (Odena et al. 2016,
-    https://arxiv.org/abs/1610.09585, equations 2 and 3).
+    https://arxiv.org/abs/1610.09585, equations 2 and 3), all as the page's ``augment`` changes them.
     """
 
     comparisons: tuple[str, ...] = ("label",)
@@ -121,7 +121,7 @@ class Conditional(Generate):
             return {}
         found: dict[str, Tensor] = {}
         for each in images:
-            read = self.discriminator(each, label)[:, 1:]
+            read = self.discriminator(self.augment(each), label)[:, 1:]
             for name, value in self.fidelity_terms(read.float(), label, step, "label").items():
                 found[name] = found.get(name, 0) + value / len(images)
         return found
@@ -165,7 +165,8 @@ class InfoGAN(Conditional):
     A ``category`` is the generator's label, drawn evenly; ``continuous`` codes are the first values of its latent,
     drawn from U(-1, 1). Both are read from the discriminator's logits after the first: Chen et al. 2016
     (https://arxiv.org/abs/1606.03657), equation 6, with the lower bound L_I of equation 5; the weights of a page's
-    terms are its lambda. A discriminator has ``outputs`` = 1 + classes + continuous codes.
+    terms are its lambda. A page's ``augment`` comes before the reading, too: a code must then be something that lasts
+    through it. A discriminator has ``outputs`` = 1 + classes + continuous codes.
     """
 
     comparisons = ("category", "continuous")
@@ -201,7 +202,7 @@ class InfoGAN(Conditional):
         else:
             fake, codes, category = make()
             found = self.generator_terms(Given(self.discriminator, None), real, fake)
-        read, classes = self.discriminator(fake)[:, 1:].float(), self.generator.classes
+        read, classes = self.discriminator(self.augment(fake))[:, 1:].float(), self.generator.classes
         found |= self.fidelity_terms(read[:, :classes], category, step, "category")
         if self.continuous:
             found |= self.fidelity_terms(read[:, classes:], codes, step, "continuous")

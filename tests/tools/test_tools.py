@@ -234,7 +234,17 @@ def test_quality_on_the_classic_photos(weight, capsys):
         == 0
     )
     text = capsys.readouterr().out
-    assert text.startswith("x2, means over 1 photos") and text.count("\n| ") == 5
+    assert text.startswith("x2, bicubic reduction, means over 1 photos") and text.count("\n| ") == 5
+
+
+def test_quality_on_damaged_photos(photos, weight, capsys):
+    """Damage is the same in every run, and costs the resampler more than a plain reduction does."""
+    arguments = ["--data", str(photos), "--scale", "2", "--models", str(weight), "--judges"]
+    rows = []
+    for kind in ("realistic", "realistic", "bicubic"):
+        assert benchmark_quality.main([*arguments, "--degradation", kind]) == 0
+        rows.append(json.loads(capsys.readouterr().out.splitlines()[-1])["rows"])
+    assert rows[0] == rows[1] and rows[0][0]["psnr_y"] < rows[2][0]["psnr_y"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--data", "x", "--classic"]])
