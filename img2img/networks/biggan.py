@@ -6,7 +6,6 @@ Its discriminator is ``resnet_gan_discriminator``.
 import torch
 from torch import Tensor, nn
 
-from img2img.adversarial.latent import truncate
 from img2img.adversarial.stabilize import spectral_norm
 from img2img.networks.conditional import ConditionalBatchNorm, one_hot
 from img2img.networks.dcgan import stages
@@ -68,8 +67,7 @@ class BigGANGenerator(nn.Module):
         if spectral:
             spectral_norm(self)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 0.0) -> Tensor:
-        z = truncate(z, truncation) if truncation else z
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         first, *pieces = z.split(self.piece, 1)
         shared = [self.embed(one_hot(labels, self.classes))] if self.classes else []
         x = self.start(first)

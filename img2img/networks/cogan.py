@@ -9,12 +9,12 @@ from img2img.networks.dcgan import small_normal, stages
 class CoGANGenerator(nn.Module):
     """Latent (N, latent) to a pair of images (N, 2, C, size, size) in [-1, 1], one of each domain.
 
-    https://arxiv.org/abs/1606.07536, section 3: the layers near the latent, which decide what is shown, are shared; the
-    last, which draws it, is each domain's own.
+    https://arxiv.org/abs/1606.07536, section 3 and table 4: the layers near the latent, which decide what is shown, are
+    shared up to the full size; the last, a convolution that draws it, is each domain's own.
 
     Args:
         latent: numbers that stand for a pair.
-        width: channels before the last layer; they double towards the latent.
+        width: channels at full size; they double towards the latent.
         size: side of the images: 4, 5, 6 or 7 times a power of two.
         channels: image channels.
     """
@@ -23,7 +23,7 @@ class CoGANGenerator(nn.Module):
         super().__init__()
         count, start = stages(size)
         self.latent = latent
-        plan = [width * 2**place for place in reversed(range(count))]
+        plan = [width * 2**place for place in reversed(range(count + 1))]
         layers: list[nn.Module] = [
             nn.Unflatten(1, (latent, 1, 1)),
             nn.ConvTranspose2d(latent, plan[0], start, bias=False),
@@ -33,9 +33,7 @@ class CoGANGenerator(nn.Module):
         for before, after in zip(plan, plan[1:], strict=False):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
         self.shared = nn.Sequential(*layers)
-        self.own = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(plan[-1], channels, 4, 2, 1), nn.Tanh()) for _ in range(2)
-        )
+        self.own = nn.ModuleList(nn.Sequential(nn.Conv2d(width, channels, 7, 1, 3), nn.Tanh()) for _ in range(2))
         self.apply(small_normal)
 
     def forward(self, z: Tensor) -> Tensor:
