@@ -48,6 +48,8 @@ class ResNet(nn.Module):
         upsample: how doublings are done: "transposed" convolutions as in the paper, or "resize": each pixel four times,
             then a convolution, which leaves no pattern of dots (Odena et al. 2016,
             https://doi.org/10.23915/distill.00003) and costs about a fifth more.
+        residual: draw what changes, without a tanh, and add it to the input: for translations that leave most as it
+            is. As many channels go in as come out; values may leave [-1, 1] a little.
 
     Attributes:
         multiple: what H and W must be a multiple of.
@@ -66,11 +68,14 @@ class ResNet(nn.Module):
         norm: Literal["instance", "batch", "none"] = "instance",
         dropout: float = 0.0,
         upsample: Literal["transposed", "resize"] = "transposed",
+        residual: bool = False,
     ) -> None:
         super().__init__()
+        if residual and input_channels not in (0, channels):
+            raise ValueError(f"network resnet: residual = true needs as many input_channels as channels, {channels}")
         if not 0 <= blocks <= 1000:
             raise ValueError(f"network resnet: blocks = {blocks} must be 0 to 1000")
-        self.width, self.blocks, self.inputs = width, blocks, input_channels or channels
+        self.width, self.blocks, self.inputs, self.residual = width, blocks, input_channels or channels, residual
         bias = norm == "none"
 
         def after(count: int) -> list[nn.Module]:
@@ -88,7 +93,8 @@ class ResNet(nn.Module):
             else:
                 up.append(nn.ConvTranspose2d(count, count // 2, 3, 2, 1, 1, bias=bias))
             up += after(count // 2)
-        self.up = nn.Sequential(*up, nn.Conv2d(width, channels, 7, padding=3, padding_mode="reflect"), nn.Tanh())
+        last = nn.Conv2d(width, channels, 7, padding=3, padding_mode="reflect")
+        self.up = nn.Sequential(*up, last, nn.Identity() if residual else nn.Tanh())
         # Both ends 3 pixels; each block 2 at a quarter of the resolution; halving and doubling together 5 more, or 8.
         radius = (14 if upsample == "resize" else 11) + 8 * blocks
         self.margin = -(-radius // self.multiple) * self.multiple
@@ -96,7 +102,10 @@ class ResNet(nn.Module):
         self.apply(small_normal)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(self.down(x))
+        return self._drawn(x, self.down(x))
+
+    def _drawn(self, x: Tensor, seen: Tensor) -> Tensor:
+        return x + self.up(seen) if self.residual else self.up(seen)
 
     def features(self, x: Tensor, layers: Iterable[int] | None = None) -> list[Tensor]:
         """Return what the first half makes of ``x`` at places of it, and compute no more than that.
@@ -119,14 +128,14 @@ class ResNet(nn.Module):
 
     def described(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return ``forward(x)`` and ``features(x)`` from a single pass."""
-        found = []
+        found, seen = [], x
         for place, layer in enumerate(self.down):
             if place in self.encoder:
-                found.append(x)
-            x = layer(x)
+                found.append(seen)
+            seen = layer(seen)
         if len(self.down) in self.encoder:
-            found.append(x)
-        return self.up(x), found
+            found.append(seen)
+        return self._drawn(x, seen), found
 
     def feature_channels(self, layers: Iterable[int] | None = None) -> list[int]:
         """Return how many channels each of the `features` has."""

@@ -74,6 +74,18 @@ def test_resizing_leaves_no_dots():
     assert spread["resize"] < 1e-6 < 1e-3 < spread["transposed"]
 
 
+def test_residual_adds_what_it_draws():
+    torch.manual_seed(0)
+    net, x = ResNet(width=4, blocks=1, residual=True).eval(), torch.randn(2, 3, 16, 16)
+    drawn = net(x) - x
+    torch.testing.assert_close(drawn, net.up(net.down(x)))
+    torch.testing.assert_close(net.described(x)[0], net(x))
+    nn.init.zeros_(net.up[-2].weight)
+    assert torch.equal(net(x), x)
+    with pytest.raises(ValueError, match="residual = true needs as many input_channels"):
+        ResNet(width=4, blocks=1, input_channels=1, residual=True)
+
+
 def test_dropout_rests_in_evaluation():
     torch.manual_seed(0)
     net, x = ResNet(width=4, blocks=2, dropout=0.5), torch.randn(1, 3, 16, 16)
