@@ -6,6 +6,7 @@ For example: python tools/publish_weight.py runs/fast.x4 fast.x4 --data photos
 import argparse
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +16,14 @@ from img2img.recipe import Recipe, locate, root
 
 
 def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
-    """Write ``shelf/name.safetensors`` from a run folder (or a checkpoint) and return its card."""
+    """Write ``shelf/name.safetensors`` from a run folder (or a checkpoint) and return its card.
+
+    What its page started from stays in it by a weight's name; a file or folder of this machine is left out.
+    """
     source = locate(run, weights=True)
     tensors, header = checkpoint.load(source)
     recipe = Recipe.parse(header["recipe"], str(source))
+    recipe = replace(recipe, init={role: name for role, name in recipe.init.items() if not Path(name).exists()})
     halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     lost = [key for key, value in halves.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if lost:
