@@ -57,7 +57,7 @@ def upscaler_for(scale: float | None) -> str:
         raise ValueError(
             "no upscaler is installed under weights/; train one (img2img train fast ...) or name one with --model"
         )
-    return have[min((s for s in have if s >= (scale or 4)), default=max(have))]
+    return have[min((s for s in have if s >= (4 if scale is None else scale)), default=max(have))]
 
 
 def upscale(

@@ -1,6 +1,7 @@
 """Checkpoints: safetensors with the recipe in the header, written whole or not at all."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: encoders choose their format by it.
-    temporary = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}.partial{path.suffix}")
+    temporary = path.with_name(f"{_start(path)}{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -36,6 +37,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def leftovers(path: str | Path) -> Iterator[Path]:
+    """Yield the temporary files of ``path`` that a killed `atomic` left."""
+    path = Path(path)
+    yield from path.parent.glob(f"{glob.escape(_start(path))}????????.partial{glob.escape(path.suffix)}")
+
+
+def _start(path: Path) -> str:
+    return f".{path.stem.encode()[:100].decode(errors='ignore')}."  # a name may have 255 bytes, not letters
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

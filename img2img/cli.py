@@ -108,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
         help="so many images on the way from each to the next; without --label all of class 0",
     )
     found.add_argument("--mix", action="store_true", help="count x count images: coarse styles by row, fine by column")
-    found.add_argument("-o", "--out", required=True, help="a .png for one sheet, else a folder for single images")
+    found.add_argument(
+        "-o", "--out", required=True, help="an image file for one sheet, else a folder for single images"
+    )
     runs(found)
 
     found = command("classify", _classify, "read the class of images with a system that learnt to: labels.csv")
@@ -231,7 +233,7 @@ def _folder(a: argparse.Namespace, model: str, controls: dict[str, Any], **optio
 
 
 def _synthesize(a: argparse.Namespace) -> None:
-    from img2img.imaging.picture import Picture, write
+    from img2img.imaging.picture import WRITABLE, Picture, write
 
     controls = {key: value for key in ("label", "code", "text") if (value := getattr(a, key)) is not None}
     for key, names in (("box", "X0,Y0,X1,Y1"), ("points", "X,Y,X,Y,X,Y,X,Y")):
@@ -262,7 +264,7 @@ def _synthesize(a: argparse.Namespace) -> None:
                 write(Path(a.out) / f"{place:04d}-{name}-{number:02d}.png", Picture.from_pil(image))
         return
     images = pipe.sample(a.count, **options)
-    if Path(a.out).suffix.lower() == ".png":
+    if Path(a.out).suffix.lower() in WRITABLE:
         from torchvision.transforms.functional import to_tensor
         from torchvision.utils import make_grid
 

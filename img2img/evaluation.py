@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from img2img.data.photos import images_in, rgb
 from img2img.data.stream import together
+from img2img.imaging.tree import Report, fail
 from img2img.metrics import HIGHER_IS_BETTER
 from img2img.pipeline import Pipeline
 from img2img.registry import part
@@ -161,8 +162,9 @@ def evaluate(
     """Return each metric over folders of images.
 
     An upscaler gets each image reduced as its recipe says, and is compared with the image itself on the Y channel with
-    a border of ``scale`` pixels left out. Any other system is tried out as its training validates it, at the page's
-    size. Images are rounded to 8 bits first, as a user gets them; points of a toy are not.
+    a border of ``scale`` pixels left out; one that cannot be judged costs a line on stderr. Any other system is tried
+    out as its training validates it, at the page's size. Images are rounded to 8 bits first, as a user gets them;
+    points of a toy are not.
 
     Args:
         pipe: the trained system.
@@ -173,8 +175,10 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        ValueError: a metric or task that cannot be judged so, no folder, or one without images.
+        ValueError: a metric or task that cannot be judged so, no folder, or one without images that can be judged.
     """
+    if images < 0:
+        raise ValueError(f"images = {images} must be 0 (all) or more")
     points = bool(pipe.recipe and pipe.recipe.data.points)
     if not folders and not points:
         raise ValueError(f"{pipe.name}: is judged on images; name their folder (--data)")
@@ -204,8 +208,15 @@ def evaluate(
     items = [item for folder in folders for item in images_in(folder)]
     count = min(images or len(items), len(items))
     items = [items[place * len(items) // count] for place in range(count)]
+    failures = Report()
     for place, item in enumerate(tqdm(items, unit="image", disable=None if progress else True)):
-        target = rgb(item, pipe.channels)
+        try:
+            target = rgb(item, pipe.channels)
+            if min(target.shape[:2]) < 4 * pipe.scale:
+                raise ValueError(f"{target.shape[1]} x {target.shape[0]} pixels are too few to judge x{pipe.scale} by")
+        except ValueError as error:
+            fail(failures, item, error)
+            continue
         h, w = (side // pipe.scale * pipe.scale for side in target.shape[:2])
         target = np.ascontiguousarray(target[:h, :w])
         output = pipe(degrade(target, pipe.scale, np.random.default_rng((seed, place))))
@@ -213,6 +224,8 @@ def evaluate(
             torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255 for image in (output, target)
         )
         judge.update({"": Trial(output, target=target)}, (0.0, 1.0))
+    if failures.failed == len(items):
+        raise ValueError(f"{', '.join(map(str, folders))}: no image could be judged")
     return judge.compute()
 
 

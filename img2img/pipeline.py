@@ -65,8 +65,9 @@ class Pipeline:
         """Move to a device and a precision; without names the best device, and bf16 where it is native and faithful."""
         self.device = engine.choose_device(device)
         self.dtype = engine.choose_precision(precision, self.device)
-        self.network = self._ready(self.dtype)
-        if precision in (None, "", "auto") and self.dtype is torch.bfloat16 and self.verb != "synthesize":
+        self.network, self.exact = self._ready(self.dtype), None
+        self.automatic = precision in (None, "", "auto")
+        if self.automatic and self.dtype is torch.bfloat16 and self.verb != "synthesize":
             # A side that the network takes, at least 64.
             probe = (
                 _probe(self.channels, -(-64 // self.multiple) * self.multiple).to(self.device)
@@ -97,7 +98,8 @@ class Pipeline:
     @property
     def settings(self) -> str:
         """What a result depends on besides the image: the folder tool makes files anew when it changes."""
-        return f"{self.name} {checkpoint.digest(self._plain)} {str(self.dtype).removeprefix('torch.')}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.name} {checkpoint.digest(self._plain)} {dtype}{' for 8 bit' * self.automatic}"
 
     def __call__(self, images: Any, *, channels: str = "rgb", **options: Any) -> Any:
         """Return what the network makes of an image, as the kind of thing that was given.
@@ -150,11 +152,15 @@ class Pipeline:
             )
         low, high = self.span
         height, width = batch.shape[-2:]
-        wide, tall = wanted_size(width, height, scale or self.scale, size)
+        wide, tall = wanted_size(width, height, self.scale if scale is None else scale, size)
         given = (batch if batch.dim() == 4 else batch[None]).to(self.device).float() * (high - low) + low
         # Made large enough, as tiles.apply does, and cut back.
         bottom, right = (-(-max(side, 16) // self.multiple) * self.multiple - side for side in (height, width))
-        given = functional.pad(given, (0, right, 0, bottom), mode="replicate")
+        rows, columns = (
+            torch.from_numpy(np.pad(np.arange(side), (0, more), mode="reflect")).to(self.device)
+            for side, more in ((height, bottom), (width, right))
+        )
+        given = given[..., rows, :][..., columns]
         found = self._run(self.network, given, self.dtype)[..., : height * self.scale, : width * self.scale]
         if found.shape[-2:] != (tall, wide):
             found = functional.interpolate(found, (tall, wide), mode="bicubic", antialias=True)
@@ -179,18 +185,33 @@ class Pipeline:
             size: "WIDTHx", "xHEIGHT" or "WIDTHxHEIGHT" in place of a scale.
             tile: side of the tiles in input pixels; None: chosen from free memory; 0: the whole image at once.
             advance: called with the number of the network's output pixels that were finished.
+
+        Where the precision was not chosen, 16-bit images are computed in fp32: bf16 has steps of 256 of their levels.
+
+        Raises:
+            ValueError: a scale, size or tile outside its range.
         """
-        target = wanted_size(picture.width, picture.height, scale or self.scale, size)
+        target = wanted_size(picture.width, picture.height, self.scale if scale is None else scale, size)
+        if tile is not None and tile < 0:
+            raise ValueError(f"tile = {tile} must be 0 (the whole image at once) or more")
+        network, dtype = self.network, self.dtype
+        if picture.pixels.dtype == np.uint16 and self.automatic and dtype is not torch.float32:
+            self.exact = self.exact or self._ready(torch.float32)
+            network, dtype = self.exact, torch.float32
+
+        def run(batch: Tensor) -> Tensor:
+            return network(batch)
+
         if tile is None:
-            if self.dtype not in self._cost:
-                self._cost[self.dtype] = tiles.activation_bytes(
-                    self._network, self.channels, device=self.device, dtype=self.dtype, multiple=self.multiple
+            if dtype not in self._cost:
+                self._cost[dtype] = tiles.activation_bytes(
+                    run, self.channels, device=self.device, dtype=dtype, multiple=self.multiple
                 )
             chosen = tiles.choose_tile(
                 picture.height,
                 picture.width,
                 margin=self.margin,
-                bytes_per_pixel=self._cost[self.dtype],
+                bytes_per_pixel=self._cost[dtype],
                 device=self.device,
                 multiple=self.multiple,
             )
@@ -201,7 +222,7 @@ class Pipeline:
             # What a translator makes has its own channels; alpha is a shape, and no business of it.
             given, alpha = converted(given, self.channels)
         pixels = tiles.apply(
-            self._network,
+            run,
             given,
             scale=self.scale,
             margin=self.margin,
@@ -212,14 +233,11 @@ class Pipeline:
             low=self.span[0],
             high=self.span[1],
             device=self.device,
-            dtype=self.dtype,
+            dtype=dtype,
             advance=advance,
         )
         pixels = resample(pixels if alpha is None else np.concatenate([pixels, alpha], 2), *target)
         return Picture(pixels, picture.exif, picture.icc, picture.xmp, picture.dpi)
-
-    def _network(self, batch: Tensor) -> Tensor:
-        return self.network(batch)
 
     def ask(self, **controls: Any) -> "Pipeline":
         """Have the same system do something else from now on, e.g. draw another ``text``; ``controls`` as in `load`.
@@ -230,7 +248,7 @@ class Pipeline:
         if self.system is None:
             raise ValueError(f"{self.name} (task {self.task}): has no {next(iter(controls))!r} to choose")
         self._plain = _deployed(self.system, controls).eval().requires_grad_(False)
-        self.network = self._ready(self.dtype)
+        self.network, self.exact = self._ready(self.dtype), None
         return self
 
     @torch.inference_mode()

@@ -350,7 +350,6 @@ def locate(source: str | Path, weights: bool = False) -> Path:
         for name in ("best.safetensors", "last.safetensors"):
             if (path / name).is_file():
                 return path / name
-        raise ValueError(f"{path}: a folder without best.safetensors or last.safetensors; train into it first")
     if path.is_file():
         return path
     shelves = [("weights", ".safetensors")] + ([] if weights else [("models", ".toml")])
@@ -358,6 +357,8 @@ def locate(source: str | Path, weights: bool = False) -> Path:
         candidate = root(shelf) / f"{source}{suffix}"
         if candidate.is_file() and candidate.parent == root(shelf):
             return candidate
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder without best.safetensors or last.safetensors; train into it first")
     known = names("weights", ".safetensors") + ([] if weights else names("models", ".toml"))
     what = "weight" if weights else "model"
     raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+import img2img
 from img2img import cli
 from img2img.evaluation import evaluate
 from img2img.metrics.modes import MIXTURES
@@ -98,3 +100,22 @@ def test_upscalers_are_judged_on_images_from_the_whole_folder(images, wanted, tm
     folders = [tmp_path / str(place) for place in range(10)]
     found = evaluate(pipe, folders, metrics=["psnr"], images=images, progress=False)["psnr"]
     assert found == pytest.approx(np.mean([alone[place] for place in wanted]), abs=1e-4)
+
+
+def test_an_image_that_cannot_be_judged_costs_a_line(photos, tmp_path, capsys):
+    folder = tmp_path / "e"
+    folder.mkdir()
+    shutil.copy(sorted((photos / "train").iterdir())[0], folder / "good.png")
+    plain = img2img.evaluate("fast.x4", folder, metrics=["psnr"], progress=False)
+    Image.new("RGB", (3, 3)).save(folder / "small.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    (folder / "._good.png").write_bytes(b"left by another system")
+    assert img2img.evaluate("fast.x4", folder, metrics=["psnr"], progress=False) == plain
+    said = capsys.readouterr().err
+    assert "small.png: 3 x 3 pixels are too few to judge x4 by" in said and "bad.png: not an image" in said
+    assert said.count("\n") == 2
+    (folder / "good.png").unlink()
+    with pytest.raises(ValueError, match="no image could be judged"):
+        img2img.evaluate("fast.x4", folder, metrics=["psnr"], progress=False)
+    with pytest.raises(ValueError, match="images = -1 must be 0"):
+        img2img.evaluate("fast.x4", folder, metrics=["psnr"], images=-1)

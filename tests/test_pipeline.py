@@ -8,6 +8,7 @@ from torch import nn
 
 import img2img
 from img2img.networks.fast import Fast
+from img2img.networks.resnet import ResNet
 from img2img.pipeline import FAITHFUL, Pipeline, resample, wanted_size
 from img2img.recipe import Recipe
 
@@ -319,3 +320,42 @@ def test_evaluating_a_perfect_upscaler(tmp_path, monkeypatch):
 
     found = evaluate(perfect, [tmp_path], metrics=["psnr", "ssim", "l1"], progress=False)
     assert found["psnr"] == float("inf") and found["ssim"] == pytest.approx(1) and found["l1"] == 0
+
+
+@pytest.mark.parametrize("size", [(40, 50), (41, 51), (5, 7), (1, 1)])
+def test_tensors_and_arrays_agree_where_the_network_wants_other_sides(size):
+    """Both are made larger by reflection: a network with global statistics shows any difference."""
+    torch.manual_seed(0)
+    net = ResNet(width=4, blocks=1)
+    found = Pipeline(net, "test", task="paired", scale=1, channels=3, span=(-1.0, 1.0), verb="translate")
+    found.to("cpu", "fp32")
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    as_array = torch.from_numpy(found(pixels)).permute(2, 0, 1)
+    assert ((found(tensor) * 255).round() - as_array).abs().max() <= 1
+
+
+def test_sixteen_bits_are_computed_in_full_where_nobody_chose_a_precision(pipe, monkeypatch):
+    """Bf16 has eight bits: a faint gradient would come out in bands."""
+    net = Fast(width=8, depth=2, scale=2)
+    given = np.linspace(40_000, 41_000, 64).round().astype(np.uint16)[None, :, None].repeat(16, 0)
+    monkeypatch.setattr("img2img.engine.choose_precision", lambda *_: torch.bfloat16)
+    chosen = Pipeline(net, "test", task="super_resolve", scale=2, channels=3, margin=net.margin)
+    assert chosen.dtype is torch.bfloat16 and chosen.automatic
+    exact = Pipeline(net, "test", task="super_resolve", scale=2, channels=3, margin=net.margin)
+    exact.dtype, exact.network = torch.float32, exact._ready(torch.float32)
+    truth, shallow = exact(given).astype(int), (given // 257).astype(np.uint8)
+    assert np.array_equal(chosen(given), truth)
+    assert np.abs(chosen(shallow).astype(int) - exact(shallow)).max() <= 2
+    known = chosen.settings
+    forced = chosen.to("cpu", "bf16")
+    assert np.abs(forced(given) - truth).max() > 64 and forced.settings != known
+
+
+@pytest.mark.parametrize("options", [{"scale": 0}, {"scale": 0.0}, {"tile": -1}])
+def test_senseless_numbers_are_refused(pipe, image, options):
+    with pytest.raises(ValueError, match="scale 0|tile = -1 must be 0"):
+        pipe(image, **options)
+    if "scale" in options:
+        with pytest.raises(ValueError, match="scale 0"):
+            pipe(torch.rand(3, 16, 16), **options)

@@ -305,6 +305,13 @@ def test_mutated_files_raise_nothing_but_value_errors(pages, tmp_path):
     assert good > 2
 
 
+def test_a_folder_of_results_hides_no_weight(tmp_path, monkeypatch):
+    """`upscale -o fast.x4 --model fast.x4` runs twice."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fast.x4").mkdir()
+    assert locate("fast.x4", weights=True) == root("weights") / "fast.x4.safetensors"
+
+
 def test_locate(tmp_path, trained):
     assert locate("wgan_gp") == root("models") / "wgan_gp.toml"
     assert locate(trained["upscaler"]).name == "best.safetensors"

@@ -25,7 +25,7 @@ from img2img.registry import part
 
 
 def images_in(folder: str | Path) -> list[Path]:
-    """Return the image files below a folder, sorted by name.
+    """Return the image files below a folder, sorted by name; hidden ones are left out.
 
     Raises:
         ValueError: there is no such folder, or no image in it.
@@ -33,7 +33,13 @@ def images_in(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in picture.READABLE and path.is_file())
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in picture.READABLE
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
     if not found:
         raise ValueError(f"{folder}: no image files in it")
     return found

@@ -200,6 +200,8 @@ def decode(data: bytes, *, limit: int = LIMIT) -> Picture:
 
 def size(path: str | Path) -> tuple[int, int] | None:
     """Return (width, height) from a file's header, before orientation; None where it cannot be told."""
+    if not Path(path).is_file():  # a pipe would be waited for
+        return None
     try:
         with _no_pillow_limit(), Image.open(path, formats=_DECODERS) as image:
             return image.size
@@ -317,7 +319,10 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_pixels(data: bytes, image: Image.Image, tags: dict[int, Any]) -> np.ndarray | None:
-    """Decode 16-bit colour with OpenCV, since Pillow keeps only its high bytes; None where Pillow kept all."""
+    """Decode 16-bit colour with OpenCV, since Pillow keeps only its high bytes; None where Pillow kept all.
+
+    And deep grey TIFFs whose white is zero, which Pillow turns over in 8 bit only.
+    """
     if image.format == "PNG":
         bits = data[24]
         image.png_bits = bits
@@ -325,9 +330,10 @@ def _deep_pixels(data: bytes, image: Image.Image, tags: dict[int, Any]) -> np.nd
             return None
     elif image.format == "TIFF":
         bits = set(tags.get(258, (1,)))
-        if bits == {12} and image.mode.startswith("I;16"):
+        if image.mode.startswith("I;16") and (bits == {12} or tags.get(262) == 0):
             values = np.asarray(image).astype(np.uint32)[:, :, None]
-            return (values * 65535 // 4095).astype(np.uint16)
+            values = (values * 65535 // 4095 if bits == {12} else values).astype(np.uint16)
+            return 65535 - values if tags.get(262) == 0 else values
         if bits != {16} or image.mode not in ("RGB", "RGBA"):
             return None
     else:

@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from img2img.checkpoint import leftovers
 from img2img.imaging import picture as files
 from img2img.imaging.picture import LIMIT, READABLE, WRITABLE, Picture, UnreadableImage
 
@@ -62,9 +63,16 @@ class _Job:
     mtime: int = 0
     target: Path = Path()
     expected: int = 0  # output pixels, from the header
+    named: bool = False  # by the user, not found in a folder
 
     @property
     def identity(self) -> str:
+        """What the record calls it, whichever way leads to its folder; two links to one file are two."""
+        return os.path.join(os.path.realpath(self.source.parent), self.source.name)
+
+    @property
+    def real(self) -> str:
+        """The file that it is."""
         return os.path.realpath(self.source)
 
 
@@ -90,7 +98,8 @@ def process(
     and counts as failed; a full or read-only disk ends the run. Ctrl-C ends it at once, with whole files only.
 
     Names. One folder gives the same tree below ``output``, several folders each a tree of its own name; a file, or a
-    glob's matches, keep their path below the last folder without a wildcard. Links to folders are followed once.
+    glob's matches, keep their path below the last folder without a wildcard. Links to folders are followed where they
+    lead out of the tree, once; linked files are files.
     Hidden files and files that are not images are left out. The extension stays where we write that format, else
     it is ``.png``. Where two inputs would take one name, the one that had it in an earlier run, else the first in
     order, keeps it, and the other has its own extension in its name: ``a.png``, ``a.jpg.png``.
@@ -98,7 +107,9 @@ def process(
     Resume. `RECORD` in the output folder remembers each input's size and time, the settings and the output's size:
     what is unchanged is skipped, what changed is made again. A file that is in the way and is not in the record, or
     was changed since, is replaced only with ``overwrite``; an input is never replaced. An output folder inside the
-    input is not read; if they are the same folder, earlier outputs and names that end with ``suffix`` are not.
+    input is not read, nor is what earlier runs made in folders below the input; if both are the same folder, earlier
+    outputs and names that end with ``suffix`` are not. A file that is named is read, also if an earlier run made it,
+    unless of another input of this run.
 
     Args:
         inputs: files, folders (recursive) and glob patterns.
@@ -184,6 +195,7 @@ class _Plan:
         several = sum(path.is_dir() for path in inputs) > 1
         seen: set[str] = set()
         for given in inputs:
+            named = False
             if given.is_dir():
                 name = Path(given.resolve().name) if several else Path()
                 matches = [(given, given, name)]
@@ -196,10 +208,10 @@ class _Plan:
                 if not matches:
                     fail(self.report, given, "matches no image")
             else:
-                matches = [(given, given.parent, Path())]
+                matches, named = [(given, given.parent, Path())], True
             for path, base, prefix in matches:
                 for file in self._walk(path) if path.is_dir() else [path]:
-                    job = _Job(file, prefix / file.relative_to(base))
+                    job = _Job(file, prefix / file.relative_to(base), named=named)
                     if job.identity not in seen:
                         seen.add(job.identity)
                         yield job
@@ -207,7 +219,17 @@ class _Plan:
     def _walk(self, top: Path) -> Iterator[Path]:
         """Yield the images below a folder in order; each folder once, whatever links say."""
         entered: set[tuple[int, int]] = set()
-        own = self._key(self.output)
+        made: set[str] = set()  # by earlier runs, in folders below this one
+        own, root = self._key(self.output), os.path.realpath(top)
+
+        def leads_on(path: Path) -> bool:
+            """Whether a folder is none that its real name leads to, or leads to this one: then it has its own place."""
+            if not path.is_symlink():
+                return True
+            with contextlib.suppress(ValueError):  # on different drives
+                return os.path.commonpath([root, os.path.realpath(path)]) not in (root, os.path.realpath(path))
+            return True
+
         for folder, names, plain in os.walk(
             top, followlinks=True, onerror=lambda error: fail(self.report, Path(error.filename), error)
         ):
@@ -216,10 +238,13 @@ class _Plan:
                 names.clear()
                 continue
             entered.add(key)
-            names[:] = sorted(name for name in names if not name.startswith("."))
+            names[:] = sorted(name for name in names if not name.startswith(".") and leads_on(Path(folder, name)))
+            if RECORD in plain and Path(folder) != top:
+                with contextlib.suppress(ValueError):  # a record that cannot be read says nothing
+                    made |= {os.path.realpath(Path(folder, name)) for name in _Record(Path(folder), "").entries}
             for name in sorted(plain):
                 path = Path(folder, name)
-                if name.startswith(".") or path.suffix.lower() not in READABLE:
+                if name.startswith(".") or path.suffix.lower() not in READABLE or os.path.realpath(path) in made:
                     continue
                 if key == own and self.suffix and path.stem.endswith(self.suffix):
                     continue
@@ -235,9 +260,16 @@ class _Plan:
 
     def jobs(self, record: "_Record", overwrite: bool) -> list[_Job]:
         """Return what is missing or changed; say what cannot be done."""
-        ours = {os.path.realpath(self.folder / name) for name in record.entries}
-        found = [job for job in self.found if job.identity not in ours]
-        sources = {job.identity for job in found}
+        made = {os.path.realpath(self.folder / name): entry["source"] for name, entry in record.entries.items()}
+        given = {job.identity for job in self.found}
+
+        def ours(job: _Job) -> bool:
+            return job.real in made and not (job.named and made[job.real] not in given)
+
+        found = [job for job in self.found if not ours(job)]
+        if not found and self.found:
+            raise ValueError(f"{self.folder}: no images but what earlier runs made; name one to use it")
+        sources = {job.real for job in found}
         taken: set[str] = set()
         pending = []
         # Those that have a name from an earlier run first, so that a new input does not take it.
@@ -359,7 +391,7 @@ class _Record:
         """Note that an output is about to be written; clear away what a killed run left of it."""
         name = self._name(job)
         if "bytes" not in self.entries.get(name, {"bytes": 0}):
-            for left in job.target.parent.glob(f".{glob.escape(job.target.stem)}.????????.partial{job.target.suffix}"):
+            for left in leftovers(job.target):
                 left.unlink(missing_ok=True)
         self._add(name, job)
 

@@ -16,6 +16,8 @@ from img2img.checkpoint import atomic
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """Extensions that can be written, and the codec in each."""
+SLACK = 2
+"""Frames that a container may count too many."""
 
 
 def process_video(
@@ -71,6 +73,8 @@ def process_video(
             silent = Path(folder, f"silent{target.suffix}")
             with tqdm(total=max(total, 0) or None, unit="frame", disable=not progress, file=sys.stderr) as bar:
                 count = _write(silent, codec, rate if rate > 0 else 25.0, first, batches, transform_frames, target, bar)
+            if count < total - SLACK:
+                tqdm.write(f"{source}: only {count} of {total} frames could be read", file=sys.stderr)
             whole = _with_sound(silent, source, Path(folder, f"sound{target.suffix}"))
             with atomic(target) as temporary:
                 os.replace(whole, temporary)

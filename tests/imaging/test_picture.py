@@ -707,3 +707,13 @@ def test_mutated_files_are_read_or_refused(tmp_path, name):
             assert "\n" not in str(error)
             bad += 1
     assert good > 20 and bad > 200
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_is_zero(bits, tmp_path):
+    """As scanners write TIFFs: the largest number is black."""
+    tifffile = pytest.importorskip("tifffile")
+    values = np.arange(0, 2**bits, 2**bits // 64).astype(f"uint{bits}").reshape(8, 8)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+    found = read(tmp_path / "a.tif").pixels[..., 0]
+    assert found.dtype == values.dtype and np.array_equal(found, 2**bits - 1 - values)

@@ -285,6 +285,55 @@ def test_loops_of_links_end(photos, tmp_path):
     assert report.failed == 1  # the link to nowhere
 
 
+def test_links_take_no_names_away(tmp_path):
+    """Folders that a link inside the tree leads to keep their own place; a linked file is one more file."""
+    image(tmp_path / "in/zz/x.png", 1)
+    image(tmp_path / "in/zzz.png", 2)
+    (tmp_path / "in/aa").symlink_to("zz")
+    (tmp_path / "in/aaa.png").symlink_to("zzz.png")
+    assert run(tmp_path / "in", tmp_path / "out").written == 3
+    assert names(tmp_path / "out") == ["aaa.png", "zz/x.png", "zzz.png"]
+    assert run(tmp_path / "in", tmp_path / "out").skipped == 3
+
+
+def test_what_an_earlier_run_made_can_be_named(tmp_path):
+    image(tmp_path / "a.png")
+    run(tmp_path / "a.png", tmp_path / "b.png")
+    assert run(tmp_path / "b.png", tmp_path / "c.png").written == 1
+    assert read(tmp_path / "c.png").width == 24
+    # Beside its own input, as a shell's pattern names both, it is an output.
+    again = run([tmp_path / "a.png", tmp_path / "b.png"], tmp_path, suffix="_x2")
+    assert again.written == 1 and not (tmp_path / "b_x2.png").exists()
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ValueError, match="no images but what earlier runs made; name one"):
+        run(tmp_path, tmp_path)
+
+
+def test_output_folders_below_the_input_do_not_feed_each_other(photos):
+    for _ in range(3):
+        reports = [run(photos, photos / "x4"), run(photos, photos / "x2")]
+    assert [(each.written, each.skipped) for each in reports] == [(0, 5), (0, 5)]
+    assert run(photos / "x4", photos / "x8").written == 5  # it was named
+    # Originals beside outputs of theirs are still read from above.
+    image(photos / "mixed/f.png")
+    run(photos / "mixed", photos / "mixed", suffix="_x2")
+    run(photos, photos / "x4")
+    assert (photos / "x4/mixed/f.png").is_file() and not (photos / "x4/mixed/f_x2.png").exists()
+
+
+def test_long_names_of_many_bytes(tmp_path):
+    name = "\u732b" * 81 + ".png"  # 247 bytes
+    image(tmp_path / "in" / name)
+    assert run(tmp_path / "in", tmp_path / "out").written == 1 and names(tmp_path / "out") == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(photos, tmp_path, capsys):
+    os.mkfifo(photos / "pipe.png")
+    report = run(photos, tmp_path / "out")
+    assert (report.written, report.failed) == (5, 1) and "pipe.png: not a regular file" in capsys.readouterr().err
+
+
 # Failing
 
 

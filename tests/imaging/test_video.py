@@ -129,3 +129,17 @@ def test_sound_is_copied_by_ffmpeg(clip, tmp_path, monkeypatch, capsys, works):
     else:
         assert len(shown(tmp_path / "out.mp4")[1]) == 7
         assert error == f"{clip}: sound is left out, ffmpeg could not copy it (no such codec)\n"
+
+
+def test_a_cut_video_is_told(tmp_path, capsys):
+    path = tmp_path / "long.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.5, (64, 48))
+    for frame in np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8):
+        writer.write(frame)
+    writer.release()
+    data = path.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
+    count = process_video(tmp_path / "cut.avi", tmp_path / "out.avi", double, progress=False)
+    assert 0 < count < 28 and f"only {count} of 30 frames could be read" in capsys.readouterr().err
+    process_video(path, tmp_path / "whole.avi", double, progress=False)
+    assert "could be read" not in capsys.readouterr().err
