@@ -171,7 +171,7 @@ def train(
         data: the training folder, or a list of two (A and B); folders with train/ and validation/ inside (as `prepare`
             makes them) stand for both. None for a toy that is drawn from a formula (``data.toy``).
         out: the run folder.
-        validation: images to validate on, folder by folder as in ``data``.
+        validation: images to validate on, folder by folder as in ``data``, in place of those inside.
         images: how many images to see in all.
         seed: fixes everything random.
         set: keys to replace, e.g. ``{"networks.generator.width": 32}``.
@@ -194,6 +194,7 @@ def train(
 
     from img2img.data.doctor import examine
     from img2img.recipe import read
+    from img2img.registry import lookup
     from img2img.trainer import Trainer
 
     page = read(recipe).override(set or {})
@@ -203,12 +204,15 @@ def train(
         raise ValueError(f"{page.name}: learns from images; name their folder (--data)")
     folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data] if data else [])]
     held = None
+    split = bool(folders) and all((each / "train").is_dir() and (each / "validation").is_dir() for each in folders)
     if validation is not None:
         held = [Path(each) for each in (validation if isinstance(validation, list | tuple) else [validation])]
-    elif all((each / "train").is_dir() and (each / "validation").is_dir() for each in folders):
+        held = [each / "validation" if (each / "validation").is_dir() else each for each in held]
+    elif split:
         held = [each / "validation" for each in folders]
+    if split:
         folders = [each / "train" for each in folders]
-    elif len(folders) == 1 and all((folders[0] / f"test{side}").is_dir() for side in "AB"):
+    elif held is None and len(folders) == 1 and all((folders[0] / f"test{side}").is_dir() for side in "AB"):
         held = folders  # trainA, trainB, testA, testB
     if doctor and folders and not (Path(out) / "last.safetensors").is_file() and os.environ.get("RANK", "0") == "0":
         minimum = page.data.size if page.task == "super_resolve" else 0
@@ -218,8 +222,8 @@ def train(
                 *folders,
                 validation=None if held == folders else held,
                 minimum=minimum,
-                paired=page.task == "paired",
-                unpaired=page.task in ("unpaired", "contrastive"),
+                paired=lookup("task", page.task).layout == "paired",
+                unpaired=lookup("task", page.task).layout == "unpaired",
             )
             if f.severity != "note" and not f.skipped
         ]

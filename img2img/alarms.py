@@ -42,7 +42,9 @@ class Alarms:
         self.counts: dict[str, int] = dict(state.get("counts", {}))
         self.gradients: list[float] = list(state.get("gradients", []))
         self.diversity: float = state.get("diversity", 0.0)
-        self.fatal = ""
+        # A run that was left in collapse is still in it when it is taken up again.
+        told = [name for name in FATAL if self.counts.get(name, 0) >= PATIENCE]
+        self.fatal = REMEDIES[told[0]].split(" ({value")[0] if told else ""
 
     def state(self) -> dict[str, Any]:
         """Return what must be known to go on watching."""

@@ -26,6 +26,12 @@ from img2img.systems.system import System, Trial, build, initialise
 ROLLBACKS = 3
 """How often a run may go back to its best state before it gives up."""
 
+STATE = "best.state.safetensors"
+"""File in the run folder that it goes back to."""
+
+REHEARSAL = 32
+"""Images that a validation is tried on before the first step."""
+
 
 class Diverged(ValueError):  # noqa: N818 (a name that reads well at the raise)
     """The run went somewhere from which training on is no use."""
@@ -110,6 +116,10 @@ class Trainer:
             network.compile()
         if resuming:
             self._resume(self.last)
+        if rollback and not self.check:
+            raise ValueError(f"{recipe.name}: --rollback goes back to the best validation; give images to validate on")
+        if self.check and self.images < recipe.train.images:
+            self._rehearse()
 
     @property
     def micros(self) -> int:
@@ -170,7 +180,8 @@ class Trainer:
                     found = self._report(total, bar, board)
                     line = found or line
                 except Diverged as reason:
-                    self._alarm(Alarm("diverged", str(reason)), board)
+                    if not self.alarms.fatal:  # which was told
+                        self._alarm(Alarm("diverged", str(reason)), board)
                     if not self._roll_back(board):
                         raise
                     bar.n = self.images
@@ -207,7 +218,12 @@ class Trainer:
         if due(plan.checkpoint_images) or due(plan.validate_images):
             self._share_statistics()
         if self.check and due(plan.validate_images):
-            found = self.validate()
+            try:
+                found = self.validate()
+            except BaseException:
+                if main:
+                    self.save(self.last)
+                raise
             line = {"step": self.step, "images": after} | found
             self._log(line, board)
             self._keep_best(found)
@@ -217,17 +233,21 @@ class Trainer:
                 self._alarm(alarm, board)
         elif self.check is None and main and due(plan.validate_images):
             self.sample()
-        if self.rollback and self.alarms.fatal:
+        if self.rollback and self.alarms.fatal and (self.out / STATE).is_file():
             raise Diverged(self.alarms.fatal)
         if main and due(plan.checkpoint_images):
             self.save(self.last)
         return line
 
     def _enough(self) -> bool:
-        """Return whether the validation has stood still for as long as the page bears."""
+        """Return whether the validation has stood still for as long as the page bears, and say so."""
         plan = self.recipe.train
         still = self.images - self.best["images"] if self.best else 0
-        return bool(plan.patience) and still >= plan.patience * plan.validate_images
+        enough = bool(plan.patience) and still >= plan.patience * max(plan.validate_images, self.images_per_step)
+        if enough and self.rank == 0:
+            said = f"no better {self.best['metric']} in {plan.patience} validations, the run ends"
+            tqdm.write(f"{self.recipe.name}, {self.images} images: {said}", file=sys.stderr)
+        return enough
 
     def _any(self, asked: list[int]) -> bool:
         """Return whether any process was asked to stop; all of them learn of it after the same step."""
@@ -242,7 +262,7 @@ class Trainer:
 
     def _roll_back(self, board: Any) -> bool:
         """Go back to the best state at half the rate; return False where there is none, or it was done too often."""
-        state = self.out / "best.state.safetensors"
+        state = self.out / STATE
         if not self.rollback or self.rollbacks >= ROLLBACKS or not state.is_file():
             return False
         rate, rollbacks = self.rate / 2, self.rollbacks + 1
@@ -319,6 +339,21 @@ class Trainer:
             if role in self.recipe.clip_weights:
                 clip_weights(getattr(self.system, role), self.recipe.clip_weights[role])
         return {"gradient": norm} if torch.isfinite(norm) else {}
+
+    @torch.no_grad()
+    def _rehearse(self) -> None:
+        """Try a validation on its first images, so that what cannot work is told before the first step.
+
+        Raises:
+            ValueError: a metric that compares with what the task does not have, or too few images for one.
+        """
+        few = min(self.recipe.validate.images or len(self.check), len(self.check), REHEARSAL)
+        judge, system = Judge(self.recipe.validate.metrics), self._averaged()
+        for batch in together(self.check, self.seed, few):
+            with engine.autocast(self.device, self.dtype):
+                judge.update(system.trial(self._to_device(batch)), system.span)
+        if few < REHEARSAL:  # those are all there are
+            judge.compute()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -419,6 +454,8 @@ class Trainer:
             opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
         self.step, self.best = int(header["step"]), header.get("best")
         self.rate, self.rollbacks = header.get("rate", 1.0), header.get("rollbacks", 0)
+        if self.best and self.best["metric"] != (mine.validate.best or (mine.validate.metrics or [""])[0]):
+            self.best = None  # of another metric, which says nothing of this one
         self.alarms = Alarms(header.get("alarms"))
         self.sums = {name: torch.tensor(value, device=self.device) for name, value in header.get("sums", {}).items()}
         if header.get("scaler"):
@@ -489,8 +526,8 @@ class Trainer:
             self.best = {"metric": name, "value": value, "step": self.step, "images": self.images}
             if self.rank == 0:
                 self.save(self.out / "best.safetensors", slim=True)
-                if self.rollback:
-                    self.save(self.out / "best.state.safetensors")
+                if self.system.adversarial is not None:  # games collapse, and may be sent back later
+                    self.save(self.out / STATE)
             self.processes.wait_for_everyone()
 
     def _log(self, line: dict[str, Any], board: Any) -> None:

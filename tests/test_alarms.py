@@ -103,3 +103,14 @@ def test_a_run_goes_back_thrice_at_half_the_rate_and_then_gives_up(collapsing, t
     assert header["rate"] == 0.125 and header["rollbacks"] == 3
     best = checkpoint.header(tmp_path / "run" / "best.state.safetensors")["best"]
     assert {line["images"] for line in back} == {best["images"]}
+
+
+def test_a_collapsed_run_goes_back_when_it_is_taken_up_again(collapsing, tmp_path):
+    """As the alarm advises: the state to go back to is there without the flag."""
+    collapsing(images=70)
+    assert not [line for line in collapsing.log if line.get("alarm") == "rollback"]
+    with pytest.raises(ValueError, match="mode collapse|hardly differ"):
+        collapsing(rollback=True)
+    back = [line for line in collapsing.log if line.get("alarm") == "rollback"]
+    assert len(back) == 3 and back[0]["images"] <= 40
+    assert not [line for line in collapsing.log if line.get("alarm") == "diverged"]

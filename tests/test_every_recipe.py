@@ -61,6 +61,8 @@ def small(name):
     changes = {"train.batch": 2, "train.workers": 0}
     if not recipe.data.points:
         changes["data.size"] = SIDE[verb(recipe)]
+    if recipe.data.labels:
+        changes["data.labels"] = 0  # all: small folders have few
     for role, spec in recipe.networks.items():
         known = SMALL | ({"depth": 2} if spec["type"] in ("fast", "mlp") else {})
         known |= {"attention": 8} if spec.get("attention") else {}  # a side that small images have
@@ -207,3 +209,18 @@ def test_bf16(name):
         assert found
         for key, value in found.items():
             assert value.shape == (2,) and value.dtype == torch.float32 and torch.isfinite(value).all(), key
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "cut"])
+def test_sizes_that_translators_cannot_halve_are_told(name):
+    with pytest.raises(ValueError, match="data.size = 50 must be a multiple of 4, .*use 48 or 52"):
+        build(small(name).override({"data.size": 50}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layout_is_that_of_the_data(name):
+    """What the doctor is told: partners, two sets, or images."""
+    recipe = read(name)
+    data = LABELLED.get(recipe.task, DATA[verb(recipe)])
+    layout = lookup("task", recipe.task).layout
+    assert (layout == "") == (data not in ("pairs", "domains")) and (layout != "paired" or data == "pairs")

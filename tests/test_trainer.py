@@ -191,7 +191,7 @@ def test_workers_do_not_change_the_run(options):
 
 
 def test_validation_keeps_the_best_and_draws_samples(options, monkeypatch):
-    scores = iter([10.0, 30.0, float("nan"), 20.0])
+    scores = iter([0.0, 10.0, 30.0, float("nan"), 20.0])  # the first is of the rehearsal
     monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)]))
     run = options("upscaler", "run", "train.images=16", "train.validate_images=4", "validate.images=1")
     last = img2img.train(**run)
@@ -209,7 +209,7 @@ def test_validation_keeps_the_best_and_draws_samples(options, monkeypatch):
 
 
 def test_a_lower_distance_is_better(options, monkeypatch):
-    scores = iter([3.0, 1.0, 2.0])
+    scores = iter([9.0, 3.0, 1.0, 2.0])  # the first is of the rehearsal
     monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)]))
     run = options("translator", "run", "train.images=12", "train.validate_images=4", "validate.images=1")
     run["validation"] = one_pair(run["validation"], run["out"].parent / "one")
@@ -427,7 +427,7 @@ def test_corrupt_files_are_named_once_skipped_and_counted(options, folders, tmp_
 
 
 def test_patience_stops_a_run_that_gets_no_better_and_a_curve_is_drawn(options, monkeypatch):
-    scores = iter([10.0, 20.0, *[5.0] * 50])
+    scores = iter([0.0, 10.0, 20.0, *[5.0] * 50])  # the first is of the rehearsal
     monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)]))
     run = options("upscaler", "run", "train.images=80", "train.validate_images=4", "validate.images=1")
     run["set"] += ["train.patience=3"]
@@ -455,3 +455,76 @@ def test_phases_that_are_equally_often_on_share_their_batches():
         seen = [[next(phases[phase]) for _ in range(2)] for phase in ("generator", "discriminator")]
         assert [batch["x"].item() for batch in seen[0]] == [2 * step, 2 * step + 1]
         assert all(a is b for a, b in zip(*seen, strict=True))
+
+
+def test_a_validation_that_cannot_work_is_told_before_the_first_step(options):
+    run = options("translator", "run", 'validate.metrics=["accuracy[digits]"]', 'validate.best=""')
+    with pytest.raises(ValueError, match="there is no label to compare with in this task"):
+        img2img.train(**run)
+    run = options("translator", "run", 'validate.metrics=["fid[pixels]"]', 'validate.best=""')
+    run["validation"] = one_pair(run["validation"], run["out"].parent / "one")
+    with pytest.raises(ValueError, match="takes at least 2 images, not 1"):
+        img2img.train(**run)
+    assert not (run["out"] / "log.jsonl").exists()
+
+
+def test_a_validation_that_fails_costs_no_work(options, monkeypatch):
+    calls = iter(range(10))
+
+    def fails(output, target):
+        if next(calls):
+            raise ValueError("a reason")
+        return torch.zeros(1)
+
+    monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: fails)
+    run = options("upscaler", "run", "train.images=16", "train.validate_images=8", "validate.images=1")
+    with pytest.raises(ValueError, match="a reason"):
+        img2img.train(**run)
+    assert img2img.checkpoint.header(run["out"] / "last.safetensors")["images"] == 8
+
+
+def test_the_best_of_another_metric_does_not_count(options):
+    changes = ["train.images=8", "train.validate_images=8", 'validate.metrics=["l1","psnr"]']
+    img2img.train(**options("translator", "run", *changes, "validate.best=l1"))
+    run = options("translator", "run", *changes[1:], "train.images=16", "validate.best=psnr")
+    img2img.train(**run)
+    best = img2img.checkpoint.header(run["out"] / "best.safetensors")["best"]
+    assert best["metric"] == "psnr" and best["images"] == 16
+
+
+def test_patience_counts_validations_where_a_step_sees_more_than_one_asks_for(options, monkeypatch, capsys):
+    scores = iter([0.0, 20.0, *[5.0] * 50])  # the first is of the rehearsal
+    monkeypatch.setattr("img2img.evaluation.part", lambda *_, **__: lambda output, target: torch.tensor([next(scores)]))
+    run = options("upscaler", "run", "train.images=80", "train.validate_images=1", "validate.images=1")
+    run["set"] += ["train.patience=3"]
+    last = img2img.train(**run)
+    step = last["images"] // last["step"]
+    assert step > 1 and last["step"] == 1 + 3
+    assert "no better psnr in 3 validations" in capsys.readouterr().err
+
+
+def test_going_back_needs_a_validation(options):
+    with pytest.raises(ValueError, match="--rollback goes back to the best validation; give images"):
+        img2img.train(**options("painter", "run") | {"validation": None, "rollback": True})
+
+
+def test_other_validation_images_leave_the_held_out_ones_out_of_training(options, folders, monkeypatch):
+    """A folder with train/ and validation/ inside is two sets, whatever else is validated on."""
+    run, given = options("translator", "run", "train.images=2"), []
+    monkeypatch.setattr(
+        "img2img.trainer.Trainer", lambda page, data, out, **rest: given.append((data, rest)) or Nothing()
+    )
+    whole = run["data"].parent
+    assert {path.name for path in whole.iterdir()} >= {"train", "validation"}
+    for validation in (run["validation"], whole):
+        img2img.train(**run | {"data": whole, "validation": validation})
+    assert all(data == [whole / "train"] and rest["validation"] == [whole / "validation"] for data, rest in given)
+    img2img.train(**run | {"data": whole, "validation": whole / "train"})
+    assert given[-1][0] == [whole / "train"]
+
+
+class Nothing:
+    """Stands for a trainer."""
+
+    def run(self):
+        return {}

@@ -1,6 +1,5 @@
 """Images with captions, and perhaps a box in which the image's object is to lie, or its extreme points."""
 
-import csv
 import re
 import zlib
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from img2img.data.images import resize, signed, squares
+from img2img.data.table import lines
 from img2img.metrics.boxes import drawn_points
 
 BUCKETS = 4096
@@ -35,7 +35,8 @@ def pieces(text: str) -> Tensor:
 class Captioned:
     """``real`` (C, size, size) in [-1, 1], its caption as an encoder reads it, ``read``, and in pieces, ``text``.
 
-    captions.csv in the folder has the columns file, name and perhaps keywords. The caption is the name followed
+    captions.csv in the folder has the columns file, name and perhaps keywords; an image with several captions has
+    several lines. The caption is the name followed
     by all keywords; in training every second time the name alone.
 
     Args:
@@ -73,15 +74,11 @@ class Captioned:
         table = Path(folder) / "captions.csv"
         if not table.is_file():
             raise ValueError(f"{folder}: has no captions.csv with the columns file and name; write one line an image")
-        with open(table, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or not {"file", "name"} <= rows[0].keys():
-            raise ValueError(f"{table}: needs the columns file and name, and a line an image")
-        if missing := [row["file"] for row in rows if not (Path(folder) / row["file"]).is_file()]:
-            raise ValueError(f"{table}: {missing[0]!r} is no file; {len(missing)} of {len(rows)} are missing")
+        rows = lines(table, "file", "name")
         self.images = squares([Path(folder) / row["file"] for row in rows], channels, size)
-        known = {Path(folder) / row["file"]: row for row in rows}
-        kept = [known[path] for path in self.images.files]
+        # An image may have several lines, so that names alone do not say which of them was read.
+        left_out = set(self.images.skipped)
+        kept = [row for row in rows if Path(folder) / row["file"] not in left_out]
         self.names = [row["name"] for row in kept]
         self.keywords = [(row.get("keywords") or "").split() for row in kept]
 

@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from img2img.data.pairs import rows
+from img2img.data.pairs import TABLE as PAIRS
+from img2img.data.pairs import halves_in, rows
 from img2img.data.unpaired import domains
 from img2img.imaging.picture import READABLE, UnreadableImage, read
 
@@ -91,6 +92,10 @@ def examine(
         validation = places[0]
     kept = [Path(each) for each in ([validation] if isinstance(validation, str | Path) else validation or [])]
     form = "unpaired" if unpaired else "paired" if paired else ""
+    if paired:
+        places, kept = (
+            [each[0] / PAIRS] if len(each) == 1 and (each[0] / PAIRS).is_file() else each for each in (places, kept)
+        )
     training = _roles(places, form)
     held_out = _roles(kept, form, validation=True) if kept else {}
     for folder in (*training.values(), *held_out.values()):
@@ -98,6 +103,8 @@ def examine(
             if not path.is_dir() and not _table(path):
                 raise ValueError(f"{path}: no such folder")
     halves = 2 if paired and _side_by_side(training) else 1
+    if halves == 2 and any(_image(path) for path in training[""][0].rglob("*")):
+        halves_in(training[""][0])  # tells of another layout
     if paired and held_out and _side_by_side(held_out) != _side_by_side(training):
         raise ValueError(f"{kept[0]}: its pairs are laid out in another way than those to train on; use the same")
     for there in itertools.chain(*held_out.values()):

@@ -72,6 +72,7 @@ class Packed(Store):
         self.skipped = (
             [path for path in files if path not in known] if len(known := set(self.files)) < len(files) else []
         )
+        _count(self.skipped, len(files))
         self._pixels: np.ndarray | None = None
 
     def _pack(self, files: list[Path], channels: int, size: int, places: Path) -> None:
@@ -156,9 +157,13 @@ def stored(files: list[Path], channels: int, name: str, reduce: Callable[[np.nda
     """
     plain = channels in (1, 3) and not any(path.suffix.lower() == ".npy" for path in files)
     found = Store(files, channels, name, reduce) if plain else Store(files, channels, f"{name} planes", reduce, planes)
-    if len(found.skipped) > 1:
-        tqdm.write(f"{len(found.skipped)} of {len(files)} images cannot be read and are left out", file=sys.stderr)
+    _count(found.skipped, len(files))
     return found
+
+
+def _count(skipped: list[Path], files: int) -> None:
+    if len(skipped) > 1:
+        tqdm.write(f"{len(skipped)} of {files} images cannot be read and are left out", file=sys.stderr)
 
 
 def files_in(folder: str | Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """Images with classes, and beside them images of another domain that have none."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from img2img.data.images import files_in, signed, squares
+from img2img.data.table import lines
 
 
 class Labelled:
@@ -20,9 +20,10 @@ class Labelled:
         channels: 1 (grey) or 3 (RGB).
         flip: mirror half of the images.
         classes: how many there must be; 0 for as many as there are.
+        names: of the classes in the order of their numbers, where another set has numbered them; some may lack here.
 
     Raises:
-        ValueError: no classes in the folder, or another number of them.
+        ValueError: no classes in the folder, another number of them, or one that is not among ``names``.
 
     Attributes:
         names: of the classes, in the order of their numbers.
@@ -30,10 +31,21 @@ class Labelled:
     """
 
     def __init__(
-        self, folder: str | Path, size: int, channels: int = 1, *, flip: bool = False, classes: int = 0
+        self,
+        folder: str | Path,
+        size: int,
+        channels: int = 1,
+        *,
+        flip: bool = False,
+        classes: int = 0,
+        names: Sequence[str] = (),
     ) -> None:
-        files, names = labels_in(folder)
-        self.names = sorted(set(names))
+        files, found = labels_in(folder)
+        self.names = list(names) or sorted(set(found))
+        if strange := sorted(set(found) - set(self.names)):
+            raise ValueError(
+                f"{folder}: its class {strange[0]!r} is none of those that are learnt: {', '.join(self.names[:9])}"
+            )
         if classes and len(self.names) != classes:
             shown = ", ".join(self.names[:3])
             raise ValueError(
@@ -42,7 +54,7 @@ class Labelled:
             )
         self.flip = flip
         self.images = squares(files, channels, size)
-        known = dict(zip(files, names, strict=True))
+        known = dict(zip(files, found, strict=True))
         numbers = {name: place for place, name in enumerate(self.names)}
         self.labels = torch.tensor([numbers[known[path]] for path in self.images.files], dtype=torch.long)
 
@@ -65,7 +77,7 @@ class FewLabels(Labelled):
         labels: how many of all images have a label; 0 for all.
 
     Raises:
-        ValueError: as `Labelled`, or no number of labels that all classes can have alike.
+        ValueError: as `Labelled`, or no number of labels that all classes can have alike, or have.
     """
 
     def __init__(
@@ -82,6 +94,10 @@ class FewLabels(Labelled):
         count = len(self.names)
         if labels % count:
             raise ValueError(f"data.labels = {labels} must be a multiple of the {count} classes, e.g. {count * 10}")
+        fewest = min(int((self.labels == place).sum()) for place in range(count))
+        if labels // count > fewest:
+            wanted = labels // count
+            raise ValueError(f"{folder}: has a class of {fewest} images; data.labels = {labels} wants {wanted} of each")
         self.known = torch.cat(
             [torch.nonzero(self.labels == place)[: labels // count or None, 0] for place in range(count)]
         )
@@ -105,6 +121,7 @@ class Adaptation:
         classes: as in `Labelled`.
         flip: mirror half of the images, each side by itself.
         validation: nothing is random, and targets have labels.
+        names: as in `Labelled`.
 
     Raises:
         ValueError: not two folders, or one without classes where they are needed.
@@ -120,13 +137,15 @@ class Adaptation:
         classes: int = 0,
         flip: bool = False,
         validation: bool = False,
+        names: Sequence[str] = (),
     ) -> None:
         if len(folders) != 2:
             raise ValueError(f"adaptation needs two folders, labelled source and target, not {len(folders)}")
         source, target = folders
         self.validation, self.flip = validation, flip and not validation
-        self.source = Labelled(source, size, input_channels or channels, flip=self.flip, classes=classes)
-        self.labelled = Labelled(target, size, channels, classes=len(self.source.names)) if validation else None
+        self.source = Labelled(source, size, input_channels or channels, flip=self.flip, classes=classes, names=names)
+        self.names = self.source.names
+        self.labelled = Labelled(target, size, channels, names=self.names) if validation else None
         self.targets = self.labelled.images if self.labelled else squares(files_in(target), channels, size)
         if not len(self.targets):
             raise ValueError(f"{target}: no readable image in it")
@@ -159,10 +178,9 @@ def labels_in(folder: str | Path) -> tuple[list[Path], list[str]]:
                 f"{loose[0]}: belongs to no class; put images into one folder a class, or write labels.csv (file,label)"
             )
         return files, names
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"file", "label"} <= rows[0].keys():
-        raise ValueError(f"{table}: needs the columns file and label, and a line an image")
-    if missing := [row["file"] for row in rows if not (folder / row["file"]).is_file()]:
-        raise ValueError(f"{table}: {missing[0]!r} is no file; {len(missing)} of {len(rows)} are missing")
-    return [folder / row["file"] for row in rows], [str(row["label"]) for row in rows]
+    labels: dict[Path, str] = {}
+    for row in lines(table, "file", "label"):
+        known = labels.setdefault(folder / row["file"], row["label"])
+        if known != row["label"]:
+            raise ValueError(f"{table}: {row['file']} is {known!r} in one line and {row['label']!r} in another")
+    return list(labels), list(labels.values())

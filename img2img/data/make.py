@@ -216,14 +216,22 @@ def make_pairs(
 
 
 def _names(files: list[Path]) -> list[Path]:
-    """Return a name with ``.png`` for each file; those that differ by their extension only keep it in the name."""
+    """Return a name with ``.png`` for each file; of those that would have one, all but one get more in the name."""
     often = Counter(file.with_suffix("").as_posix().casefold() for file in files)
-    return [
-        file.with_suffix(".png")
-        if often[file.with_suffix("").as_posix().casefold()] == 1
-        else file.with_name(f"{file.stem}_{file.suffix[1:].lower()}.png")
-        for file in files
-    ]
+    # Those whose own name nobody else wants keep it.
+    taken = {stem for stem, count in often.items() if count == 1}
+    found = []
+    for file in files:
+        stem = file.with_suffix("")
+        if often[stem.as_posix().casefold()] > 1:
+            first = stem = stem.with_name(f"{file.stem}_{file.suffix[1:].lower()}")
+            number = 1
+            while stem.as_posix().casefold() in taken:
+                number += 1
+                stem = first.with_name(f"{first.name}_{number}")
+            taken.add(stem.as_posix().casefold())
+        found.append(stem.with_name(f"{stem.name}.png"))
+    return found
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

@@ -16,13 +16,16 @@ from img2img.registry import part
 
 SIDES = ("input", "target")
 
+TABLE = "pairs.csv"
+"""Name of a table of pairs in a folder of images, see `rows`."""
+
 
 class Pairs:
     """``input`` (I, size, size) and ``target`` (C, size, size) in [-1, 1], with the same crop, flip and rotation.
 
     Args:
         folders: one folder that holds A/ and B/ with the same file names (extensions may differ), or images with A
-            left and B right; a CSV file (see `rows`); or two folders, A's and B's.
+            left and B right, or pairs.csv; a CSV file (see `rows`); or two folders, A's and B's.
         size: side in pixels; images of any shape are resized to it.
         channels: of the target: 1 (grey), 3 (RGB), 4 (RGB and alpha), or any number with .npy files.
         input_channels: of the input; 0 for as many as the target has.
@@ -180,10 +183,12 @@ def partners(folders: str | Path | Sequence[str | Path]) -> tuple[list[tuple[Pat
     if not 1 <= len(places) <= 2:
         raise ValueError(f"pairs come from one folder or two, not from {len(places)}")
     where = places[0]
+    if len(places) == 1 and (where / TABLE).is_file():
+        where = where / TABLE
     if len(places) == 1 and where.suffix.lower() == ".csv":
         return [_present(where, line, pair) for line, *pair in rows(where)], False
     if len(places) == 1 and not all((where / side).is_dir() for side in "AB"):
-        return [(path, path) for path in files_in(where)], True
+        return [(path, path) for path in halves_in(where)], True
     sides = dict(zip("AB", places, strict=True)) if len(places) == 2 else {side: where / side for side in "AB"}
     left, right = (
         {path.relative_to(folder).with_suffix(""): path for path in files_in(folder)} for folder in sides.values()
@@ -196,6 +201,22 @@ def partners(folders: str | Path | Sequence[str | Path]) -> tuple[list[tuple[Pat
             f"{shown[1]}; add it, or remove the file"
         )
     return [(left[name], right[name]) for name in sorted(left)], False
+
+
+def halves_in(folder: Path) -> list[Path]:
+    """Return the images of a folder whose halves are pairs.
+
+    Raises:
+        ValueError: its images lie in folders below it alone, as those of sets that are laid out otherwise do.
+    """
+    files = files_in(folder)
+    if not any(path.parent == folder for path in files):
+        below = ", ".join(sorted({f"{path.relative_to(folder).parts[0]}/" for path in files})[:4])
+        raise ValueError(
+            f"{folder}: holds images in {below} alone; pairs are A/ and B/ with partners of one name, two folders, "
+            f"images with A left and B right, or a table {TABLE}"
+        )
+    return files
 
 
 def rows(path: str | Path) -> list[tuple[int, Path, Path]]:

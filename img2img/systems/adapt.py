@@ -25,6 +25,7 @@ class PixelDA(System):
     in use.
     """
 
+    layout = "unpaired"
     inference = ("generator", "classifier")
     learners = {"generator": ("generator", "classifier")}
     comparisons = ("task", "input")
@@ -79,6 +80,7 @@ class DTN(System):
     a target image.
     """
 
+    layout = "unpaired"
     inference = ("generator", "features")
     comparisons = ("features", "identity")
 
@@ -143,7 +145,7 @@ class Redrawn(nn.Module):
 def adaptation(system: System, folders: list[Path], validation: bool, classes: int = 0) -> Source:
     """Return a labelled source folder and a target folder as a system's page wants them."""
     data = system.recipe.data
-    return Adaptation(
+    found = Adaptation(
         folders,
         data.size,
         data.channels,
@@ -151,7 +153,10 @@ def adaptation(system: System, folders: list[Path], validation: bool, classes: i
         classes=classes,
         flip=data.flip,
         validation=validation,
+        names=system.classes,
     )
+    system.classes = found.names
+    return found
 
 
 class SimGAN(System):
@@ -162,6 +167,7 @@ class SimGAN(System):
     results alike. The pool is part of the checkpoint.
     """
 
+    layout = "unpaired"
     comparisons = ("input",)
 
     def __init__(self, recipe: Recipe) -> None:
@@ -201,6 +207,7 @@ class CoGAN(System):
     two images of a latent show the same thing.
     """
 
+    layout = "unpaired"
     verb = "synthesize"
     SIDES = ("a", "b")
 

@@ -150,13 +150,16 @@ class Conditional(Generate):
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return the labelled images of a folder, see `img2img.data.labelled.Labelled`."""
         data = self.recipe.data
-        return Labelled(
+        found = Labelled(
             only(folders, self.recipe.name),
             data.size,
             data.channels,
             flip=data.flip and not validation,
             classes=self.generator.classes,
+            names=self.classes,
         )
+        self.classes = found.names
+        return found
 
 
 class InfoGAN(Conditional):

@@ -21,6 +21,8 @@ class Contrastive(System):
     which keeps the generator from changing what needs no change.
     """
 
+    layout = "unpaired"
+
     learners = {"generator": ("generator", "projector")}
     comparisons = ("output", "identity")
 

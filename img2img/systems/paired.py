@@ -14,6 +14,8 @@ from img2img.systems.system import System, Trial
 class Paired(System):
     """The generator turns ``input`` into ``target``, both (N, C, H, W) in [-1, 1] (Isola et al. 2016)."""
 
+    layout = "paired"
+
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The conditional game, and fidelity to the target."""
         given, target = batch["input"], batch["target"]

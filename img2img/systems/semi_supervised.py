@@ -139,5 +139,7 @@ def few_labels(system: System, folders: list[Path], validation: bool, classes: i
     """Return images of which few are labelled as a system's page wants them; in validation all are."""
     data, folder = system.recipe.data, only(folders, system.recipe.name)
     if validation:
-        return Labelled(folder, data.size, data.channels, classes=classes)
-    return FewLabels(folder, data.size, data.channels, labels=data.labels, flip=data.flip, classes=classes)
+        return Labelled(folder, data.size, data.channels, classes=classes, names=system.classes)
+    found = FewLabels(folder, data.size, data.channels, labels=data.labels, flip=data.flip, classes=classes)
+    system.classes = found.names
+    return found

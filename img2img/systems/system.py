@@ -84,6 +84,7 @@ class System(nn.Module):
         inference: roles that the trained system consists of; their averages are kept.
         verb: the verb that uses it: "upscale", "translate" or "synthesize".
         span: range of its images.
+        layout: how its data lie: "" (images), "paired" (two sides, each image with a partner), "unpaired" (two sets).
         learners: roles that learn together in a phase; elsewhere a phase is the role that learns in it.
         comparisons: what a page's fidelity terms can compare (their ``on``); the first is the default.
         simultaneous: whether its game is played as one vector field, as a page's ``consensus`` needs.
@@ -92,6 +93,7 @@ class System(nn.Module):
     inference: tuple[str, ...] = ("generator",)
     verb: str = "translate"
     span: tuple[float, float] = (-1.0, 1.0)
+    layout: str = ""
     learners: dict[str, tuple[str, ...]] = {}
     comparisons: tuple[str, ...] = ("output",)
     simultaneous: bool = False
@@ -99,12 +101,20 @@ class System(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self.classes: list[str] = []  # as the training images number them, for those to validate on
         self.seen: dict[str, Tensor] = {}
         self._made: dict[str, tuple[Any, Any]] = {}
         for role, spec in recipe.networks.items():
             if hasattr(self, role) or not role.isidentifier():
                 raise ValueError(f"{recipe.name}: a network cannot be called {role!r}")
             self.add_module(role, self.network(role, spec))
+        multiple = max((getattr(module, "multiple", 1) for module in self.modules()), default=1)
+        if self.verb == "translate" and recipe.data.size % multiple:
+            near = recipe.data.size // multiple * multiple
+            raise ValueError(
+                f"{recipe.name}: data.size = {recipe.data.size} must be a multiple of {multiple}, which the networks "
+                f"halve and double by; use {near or multiple} or {near + multiple}"
+            )
         for role in self.inference:
             if role not in recipe.networks:
                 raise ValueError(f"{recipe.name}: task {recipe.task} needs a network {role!r} under [networks]")

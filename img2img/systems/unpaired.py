@@ -23,6 +23,7 @@ class Unpaired(System):
     earlier translations; the pools are part of the checkpoint.
     """
 
+    layout = "unpaired"
     comparisons = ("cycle", "identity")
 
     def __init__(self, recipe: Recipe) -> None:

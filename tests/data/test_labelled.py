@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from img2img.data.images import Packed
-from img2img.data.labelled import Adaptation, Labelled, labels_in
+from img2img.data.labelled import Adaptation, FewLabels, Labelled, labels_in
 
 
 def level(path, value, side=8):
@@ -111,7 +111,7 @@ def test_adaptation(classes, tmp_path):
     assert found.source.names[int(item["label"])] == ("coat", "bag", "shoe")[grey(item["source"]) // 10]
     seen = {grey(found.item(0, np.random.default_rng(seed))["target"]) for seed in range(200)}
     assert seen == set(range(100, 112))
-    with pytest.raises(ValueError, match="holds 1 classes"):
+    with pytest.raises(ValueError, match="its class 'any' is none of those that are learnt: bag"):
         Adaptation([classes, tmp_path / "target"], 8, validation=True)
     judged = Adaptation([classes, classes], 8, 1, validation=True)
     for index in range(9):
@@ -119,3 +119,44 @@ def test_adaptation(classes, tmp_path):
         assert torch.equal(item["source"], item["target"]) and item["label"] == item["target_label"]
     with pytest.raises(ValueError, match="two folders"):
         Adaptation([classes], 8)
+
+
+def test_tables_as_people_write_them(classes):
+    """With a byte order mark; errors name the line; nothing is taken silently."""
+    table = classes / "labels.csv"
+    table.write_bytes("\ufefffile,label\nshoe/2.png, x \nbag/0.png,y\nbag/0.png,y\n".encode())
+    assert labels_in(classes) == ([classes / "shoe/2.png", classes / "bag/0.png"], ["x", "y"])
+    for text, message in (
+        ("file,label\nshoe/2.png,x\nbag/0.png\n", "line 3 has no label"),
+        ("file,label\nshoe/2.png,x\nshoe/2.png,y\n", "shoe/2.png is 'x' in one line and 'y' in another"),
+    ):
+        table.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            labels_in(classes)
+    table.write_bytes("file,label\nshoe/2.png,größe\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="labels.csv: not a readable CSV file"):
+        labels_in(classes)
+
+
+def test_other_sets_number_classes_alike(classes, tmp_path):
+    """Names sort by their letters' numbers, "Dog" before "cat": a set that lacks or adds some would shift them."""
+    learnt = Labelled(classes, 8)
+    level(tmp_path / "held" / "shoe" / "0.png", 20)
+    held = Labelled(tmp_path / "held", 8, classes=3, names=learnt.names)
+    assert held.labels.tolist() == [2] and held.names == learnt.names
+    level(tmp_path / "held" / "Shoe" / "0.png", 20)
+    with pytest.raises(ValueError, match="its class 'Shoe' is none of those that are learnt: bag, coat, shoe"):
+        Labelled(tmp_path / "held", 8, classes=3, names=learnt.names)
+
+
+def test_labels_that_are_not_there(classes):
+    with pytest.raises(ValueError, match="has a class of 3 images; data.labels = 12 wants 4 of each"):
+        FewLabels(classes, 8, labels=12)
+
+
+def test_unreadable_files_are_counted_every_time(classes, capsys):
+    for name in "ab":
+        (classes / "bag" / f"{name}.png").write_bytes(b"no image")
+    for _ in range(2):
+        assert len(Labelled(classes, 8)) == 9
+        assert "2 of 11 images cannot be read and are left out" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Makers against closed forms and other libraries; folders of pairs made from folders of images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -180,3 +182,11 @@ def test_one_bad_image_stops_nothing(source, tmp_path, capsys):
         path.write_bytes(b"no")
     with pytest.raises(ValueError, match="none of its 4 images"):
         make_pairs(source, "edges", tmp_path / "none")
+
+
+def test_no_two_images_share_a_name():
+    files = [Path(name) for name in ("a.JPG", "a.jpg", "a.png", "a_jpg.png", "b.png", "d/a.png")]
+    found = module._names(files)
+    assert len({path.as_posix().casefold() for path in found}) == len(files)
+    assert found[3:] == [Path("a_jpg.png"), Path("b.png"), Path("d/a.png")]
+    assert found[:3] == [Path("a_jpg_2.png"), Path("a_jpg_3.png"), Path("a_png.png")]

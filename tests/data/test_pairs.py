@@ -1,11 +1,14 @@
 """Pairs from two folders or from halves."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from img2img.data.pairs import Pairs
+from img2img.data.doctor import examine
+from img2img.data.pairs import Pairs, partners
 from img2img.data.stream import stream
 
 
@@ -352,3 +355,20 @@ def test_damaged_files_are_named_once_and_counted(tmp_path, smooth, capsys):
     assert len(Pairs(tmp_path, 8)) == 18
     told = capsys.readouterr().err
     assert told.count("03.png") == told.count("11.png") == 1 and "2 of 20 images cannot be read" in told
+
+
+def test_a_table_in_the_folder(pairs, tmp_path):
+    for side in "AB":
+        shutil.copytree(pairs / "train" / side, tmp_path / f"photos{side}")
+    (tmp_path / "pairs.csv").write_text("input,target\nphotosA/0.png,photosB/0.png\n")
+    assert partners(tmp_path) == ([(tmp_path / "photosA/0.png", tmp_path / "photosB/0.png")], False)
+    assert examine(tmp_path, paired=True) == []
+
+
+@pytest.mark.parametrize("sides", [("a", "b"), ("trainA", "trainB")])
+def test_folders_of_other_layouts_are_not_cut_in_half(sides, pairs, tmp_path):
+    for side, name in zip("AB", sides, strict=True):
+        shutil.copytree(pairs / "train" / side, tmp_path / "in" / name)
+    for call in (partners, lambda folder: examine(folder, paired=True)):
+        with pytest.raises(ValueError, match=f"holds images in {sides[0]}/, {sides[1]}/ alone; pairs are A/ and B/"):
+            call(tmp_path / "in")

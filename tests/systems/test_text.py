@@ -437,3 +437,19 @@ def test_both_players_learn_where_points_are(tmp_path):
     near, far = (float(metric.values(drawn, these).mean()) for these in (asked, others))
     assert near < far / 2, (near, far)
     assert right.float().mean() > 0.9
+
+
+def test_an_image_may_have_several_captions(tmp_path, capsys):
+    for name, value in (("a", 10), ("c", 30)):
+        Image.new("L", (8, 8), value).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    (tmp_path / "captions.csv").write_text("file,name\na.png,one\nb.png,lost\na.png,two\nc.png,three\n")
+    found = Captioned(tmp_path, 8, 1, validation=True)
+    assert found.names == ["one", "two", "three"] and len(found) == 3
+    shades = [
+        round((float(found.item(place, np.random.default_rng(0))["real"].mean()) + 1) * 127.5) for place in range(3)
+    ]
+    assert shades == [10, 10, 30]
+    (tmp_path / "captions.csv").write_text("file,name\na.png,one\n,two\n")
+    with pytest.raises(ValueError, match="captions.csv: line 3 has no file"):
+        Captioned(tmp_path, 8)
