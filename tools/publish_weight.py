@@ -13,16 +13,21 @@ import torch
 
 from img2img import checkpoint
 from img2img.recipe import Recipe, locate, root
+from img2img.registry import lookup
+from img2img.systems.system import weights_of
 
 
 def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
     """Write ``shelf/name.safetensors`` from a run folder (or a checkpoint) and return its card.
 
-    What its page started from stays in it by a weight's name; a file or folder of this machine is left out.
+    Only the networks that inference needs are kept, by their averaged weights. What the page started from stays in it
+    by a weight's name; a file or folder of this machine is left out.
     """
     source = locate(run, weights=True)
-    tensors, header = checkpoint.load(source)
+    header = checkpoint.header(source)
     recipe = Recipe.parse(header["recipe"], str(source))
+    roles = lookup("task", recipe.task).inference
+    tensors = {f"{role}.{key}": value for role in roles for key, value in weights_of(source, role).items()}
     recipe = replace(recipe, init={role: name for role, name in recipe.init.items() if not Path(name).exists()})
     halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     lost = [key for key, value in halves.items() if value.is_floating_point() and not torch.isfinite(value).all()]
