@@ -129,11 +129,12 @@ def examine(
             }
         parts[part] = {role: _look(found, workers, part) for role, found in files.items()}
         for role, seen in parts[part].items():
-            if not seen:
+            place = table if lines is not None else roles[role][0]
+            if not seen and lines is None and any(place.rglob("*.npy")):
+                findings.append(Finding(place, "note", "arrays (.npy), which nobody looked into", "nothing to do"))
+            elif not seen:
                 mend = f"put images there ({', '.join(READABLE)})"
-                findings.append(
-                    Finding(roles[role][0] if lines is None else table, "error", "no images below it", mend)
-                )
+                findings.append(Finding(place, "error", "no images below it", mend))
             findings += _single(seen, minimum, halves)
             findings += _unreadable(seen)
         sides = parts[part]

@@ -332,3 +332,11 @@ def test_a_few_corrupt_files_are_named_once_and_counted(tmp_path):
         assert [finding.path for finding in found] == [*bad, tmp_path / "A"]
         assert [finding.severity for finding in found] == ["error"] * 3 + ["note"]
         assert found[-1].what == "3 of 100 images cannot be read (3.0%)"
+
+
+def test_arrays_are_no_fault(tmp_path):
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        np.save(tmp_path / side / "0.npy", np.zeros((8, 8, 5), np.uint8))
+    found = examine(tmp_path, paired=True)
+    assert [(each.severity, each.what) for each in found] == [("note", "arrays (.npy), which nobody looked into")] * 2
