@@ -29,7 +29,7 @@ ROLLBACKS = 3
 STATE = "best.state.safetensors"
 """File in the run folder that it goes back to."""
 
-REHEARSAL = 32
+REHEARSAL = 8
 """Images that a validation is tried on before the first step."""
 
 
