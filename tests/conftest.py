@@ -13,7 +13,7 @@ from PIL import Image
 
 import img2img
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: sums depend on the number of threads
 
 
 @pytest.fixture(scope="session", autouse=True)
