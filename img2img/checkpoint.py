@@ -39,6 +39,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a matplotlib figure as a PNG, atomically."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
 def leftovers(path: str | Path) -> Iterator[Path]:
     """Yield the temporary files of ``path`` that a killed `atomic` left."""
     path = Path(path)

@@ -454,7 +454,7 @@ class Trainer:
             opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
         self.step, self.best = int(header["step"]), header.get("best")
         self.rate, self.rollbacks = header.get("rate", 1.0), header.get("rollbacks", 0)
-        if self.best and self.best["metric"] != (mine.validate.best or (mine.validate.metrics or [""])[0]):
+        if self.best and self.best["metric"] != self._decisive:
             self.best = None  # of another metric, which says nothing of this one
         self.alarms = Alarms(header.get("alarms"))
         self.sums = {name: torch.tensor(value, device=self.device) for name, value in header.get("sums", {}).items()}
@@ -517,8 +517,14 @@ class Trainer:
             values = self._mean_over_processes(values)
         return dict(zip(names, values.tolist(), strict=True))
 
+    @property
+    def _decisive(self) -> str:
+        """The metric by which the best is chosen; empty where nothing is validated."""
+        check = self.recipe.validate
+        return check.best or (check.metrics[0] if check.metrics else "")
+
     def _keep_best(self, found: dict[str, float]) -> None:
-        name = self.recipe.validate.best or self.recipe.validate.metrics[0]
+        name = self._decisive
         value = found[f"validation/{name}"]
         if not math.isfinite(value):
             return
@@ -656,8 +662,7 @@ def curve(log: Path, path: Path) -> None:
         if len(names) > 1:
             axes.legend(fontsize="small")
     axes.set_xlabel("training images")
-    with checkpoint.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=90)
+    checkpoint.save_figure(figure, path)
 
 
 def _paths(folders: str | Path | list[str | Path] | tuple[str | Path, ...]) -> list[Path]:

@@ -81,7 +81,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     """Draw the gradients' lengths against the discriminator's steps as a PNG."""
     from matplotlib.figure import Figure
 
-    from img2img.checkpoint import atomic
+    from img2img.checkpoint import save_figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -93,9 +93,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:

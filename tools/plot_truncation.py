@@ -47,12 +47,16 @@ def measure(
     return rows
 
 
+def name_of(row: dict[str, float]) -> str:
+    """Return a row's threshold in words."""
+    return "none" if row["threshold"] == float("inf") else f"{row['threshold']:g}"
+
+
 def table(rows: list[dict[str, float]]) -> str:
     """Return the rows as Markdown."""
     lines = [f"| threshold | {' | '.join(METRICS)} |", "| ---: |" + " ---: |" * len(METRICS)]
     for row in rows:
-        threshold = "none" if row["threshold"] == float("inf") else f"{row['threshold']:g}"
-        lines.append(f"| {threshold} | {' | '.join(f'{row[name]:.3g}' for name in METRICS)} |")
+        lines.append(f"| {name_of(row)} | {' | '.join(f'{row[name]:.3g}' for name in METRICS)} |")
     return "\n".join(lines)
 
 
@@ -60,7 +64,7 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
     """Draw precision against recall, and density against coverage, as a PNG."""
     from matplotlib.figure import Figure
 
-    from img2img.checkpoint import atomic
+    from img2img.checkpoint import save_figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     for axes, (across, up) in zip(
@@ -68,13 +72,10 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
     ):
         axes.plot([row[across] for row in rows], [row[up] for row in rows], "o-")
         for row in rows:
-            name = "none" if row["threshold"] == float("inf") else f"{row['threshold']:g}"
-            axes.annotate(name, (row[across], row[up]), textcoords="offset points", xytext=(4, 4), fontsize=8)
+            axes.annotate(name_of(row), (row[across], row[up]), textcoords="offset points", xytext=(4, 4), fontsize=8)
         axes.set(xlabel=across, ylabel=up)
         axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:

@@ -129,6 +129,8 @@ def curves(board: dict[str, Any], out: Path, path: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
+    from img2img.checkpoint import save_figure
+
     picture = Figure(figsize=(10, 3.2 * len(board["metrics"])), layout="constrained")
     for place, metric in enumerate(board["metrics"]):
         axes = picture.add_subplot(len(board["metrics"]), 1, place + 1)
@@ -147,7 +149,7 @@ def curves(board: dict[str, Any], out: Path, path: Path) -> None:
         axes.grid(alpha=0.3)
     axes.set_xlabel("images that the discriminator learnt from")
     picture.legend(*axes.get_legend_handles_labels(), fontsize=7, loc="outside right")
-    picture.savefig(path, format="png", dpi=100)
+    save_figure(picture, path)
 
 
 def draw_clouds(board: dict[str, Any], out: Path, path: Path) -> None:

@@ -103,7 +103,7 @@ def clouds(points: dict[str, Tensor], mixture: Mixture, path: Path) -> None:
     """Draw clouds of points (N, 2), each with its name, beside the modes that they should show, as one PNG."""
     from matplotlib.figure import Figure
 
-    from img2img.checkpoint import atomic
+    from img2img.checkpoint import save_figure
 
     columns = min(6, len(points))
     rows = -(-len(points) // columns)
@@ -115,6 +115,4 @@ def clouds(points: dict[str, Tensor], mixture: Mixture, path: Path) -> None:
         axes.set(xlim=(-mixture.extent, mixture.extent), ylim=(-mixture.extent, mixture.extent), xticks=[], yticks=[])
         axes.set_aspect("equal")
         axes.set_title(name, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)
