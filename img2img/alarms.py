@@ -1,5 +1,6 @@
 """Alarms of adversarial training: the symptom by name, and what usually helps, before hours are lost."""
 
+import re
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ class Alarm(NamedTuple):
 
 
 FATAL = ("collapse", "silent_generator")
-"""Symptoms that a run does not recover from by itself."""
+"""Symptoms that a run seldom recovers from by itself."""
 
 REMEDIES = {
     "strong_discriminator": "the discriminator tells every pair apart ({value:.2f} of them); the generator may learn "
@@ -34,7 +35,7 @@ class Alarms:
 
     A symptom is told once, after ``PATIENCE`` lines in a row that show it, and again only after it has gone.
     Outputs that were diverse and are no more in a validation have collapsed at once. ``fatal`` is the text of a symptom
-    that the run will not recover from.
+    that a run seldom recovers from by itself, for as long as it lasts.
     """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
@@ -42,9 +43,12 @@ class Alarms:
         self.counts: dict[str, int] = dict(state.get("counts", {}))
         self.gradients: list[float] = list(state.get("gradients", []))
         self.diversity: float = state.get("diversity", 0.0)
-        # A run that was left in collapse is still in it when it is taken up again.
-        told = [name for name in FATAL if self.counts.get(name, 0) >= PATIENCE]
-        self.fatal = REMEDIES[told[0]].split(" ({value")[0] if told else ""
+
+    @property
+    def fatal(self) -> str:
+        """What was told of a fatal symptom that lasts, a run taken up again included; else nothing."""
+        lasting = [name for name in FATAL if self.counts.get(name, 0) >= PATIENCE]
+        return re.sub(r" \({value.*?\)", "", REMEDIES[lasting[0]]) if lasting else ""
 
     def state(self) -> dict[str, Any]:
         """Return what must be known to go on watching."""
@@ -73,9 +77,7 @@ class Alarms:
             before = self.counts.get(name, 0)
             self.counts[name] = before + (weight if name == "collapse" else 1) if bad else 0
             if before < PATIENCE <= self.counts[name]:
-                text = REMEDIES[name].format(value=value)
-                found.append(Alarm(name, text))
-                self.fatal = text if name in FATAL else self.fatal
+                found.append(Alarm(name, REMEDIES[name].format(value=value)))
         return found
 
     @staticmethod

@@ -151,3 +151,11 @@ def _recorded(function: Callable[[dict], Any], options: dict) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     return record(function)(options)
+
+
+def over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a value over the processes that train together; of one alone, the value itself."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+    return value

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from img2img import checkpoint, engine
+from img2img.adversarial.pool import Pool
 from img2img.adversarial.stabilize import EMA, clip_weights
 from img2img.alarms import Alarm, Alarms
 from img2img.data.stream import stream, together
 from img2img.evaluation import Judge, is_better
+from img2img.metrics import DESCRIPTIVE
 from img2img.recipe import TERMS, Optimizer, Recipe
 from img2img.systems.system import System, Trial, build, initialise
 
@@ -93,6 +95,8 @@ class Trainer:
             if not len(self.check):
                 raise ValueError(f"{validation}: no readable image to validate on")
         self.judge = Judge(recipe.validate.metrics)
+        if self._decisive.split("[")[0] in DESCRIPTIVE:
+            raise ValueError(f"{recipe.name}: no value of {self._decisive} is better; name another as validate.best")
         self.alarms = Alarms()
         self.rate, self.rollbacks = 1.0, 0
         self.step, self.best = 0, None
@@ -328,7 +332,8 @@ class Trainer:
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
         if self.recipe.train.clip_gradient:  # elsewhere another pass over all gradients would multiply them by 1
             nn.utils.clip_grads_with_norm_(parameters, self.recipe.train.clip_gradient, norm)
-        if not torch.isfinite(norm) and not self.scaler.is_enabled():
+        # A scaler meets a gradient that is not finite by a lower scale; under 1 there is nothing left to lower.
+        if not torch.isfinite(norm) and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1):
             raise Diverged(
                 f"{self.out}: the gradient of {phase} is not finite at step {self.step}; lower optimizer.lr, set "
                 f"train.clip_gradient or use --precision fp32 (the last checkpoint is whole: {self.last})"
@@ -503,10 +508,13 @@ class Trainer:
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
-        """Average the running statistics, which each process gathered from its own images, over the processes."""
+        """Average the running statistics, which each process gathered from its own images, over the processes.
+
+        A pool of images is no statistic: each process keeps its own, and a resumed run goes on with the first's.
+        """
         if self.world > 1:
-            for module in (self.system, self.ema):
-                for buffer in module.buffers():
+            for module in (*self.system.modules(), *self.ema.modules()):
+                for buffer in () if isinstance(module, Pool) else module.buffers(recurse=False):
                     if buffer.is_floating_point():
                         buffer.copy_(self._mean_over_processes(buffer))
 

@@ -26,8 +26,10 @@ def test_a_symptom_is_told_once_after_several_lines_and_again_when_it_returns(ke
     told = [[]] * (PATIENCE - 1) + [[name]] + [[]] * 3
     for _ in range(2):
         assert names(alarms, [{key: sick}] * (PATIENCE + 3)) == told
+        assert bool(alarms.fatal) == (name in ("collapse", "silent_generator"))
+        assert bool(Alarms(alarms.state()).fatal) == bool(alarms.fatal)
         assert names(alarms, [{key: well}]) == [[]]
-    assert bool(alarms.fatal) == (name in ("collapse", "silent_generator"))
+        assert not alarms.fatal  # a run that has recovered is not sent back
 
 
 def test_a_collapse_in_validation_counts_at_once_but_not_in_an_untrained_network():
@@ -39,8 +41,9 @@ def test_a_collapse_in_validation_counts_at_once_but_not_in_an_untrained_network
 def test_the_worst_of_two_directions_counts():
     alarms = Alarms()
     line = {"validation/diversity_ab": 0.9, "validation/diversity_ba": 0.02}
-    assert names(alarms, [{"validation/diversity": 0.6}, line]) == [[], ["collapse"]]
-    assert "0.020" in alarms.fatal
+    alarms.look({"validation/diversity": 0.6})
+    (alarm,) = alarms.look(line)
+    assert alarm.name == "collapse" and "0.020" in alarm.text and alarms.fatal
 
 
 def test_watching_goes_on_after_a_checkpoint():

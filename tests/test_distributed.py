@@ -49,10 +49,17 @@ def options(pages, folders, tmp_path):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without torch.distributed")
-@pytest.mark.parametrize("name", ["painter", "translator"])
-def test_two_processes_equal_one(name, options, tmp_path):
-    one = img2img.train(**options(name, "one", "train.accumulate=2"))
-    two = launch(train_process, options(name, "two"), 2)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("painter", []),
+        ("translator", []),
+        ("painter", ["augment=[{type='ada', images=100}]"]),
+    ],
+)
+def test_two_processes_equal_one(name, changes, options, tmp_path):
+    one = img2img.train(**options(name, "one", "train.accumulate=2", *changes))
+    two = launch(train_process, options(name, "two", *changes), 2)
     first, second = (load_file(tmp_path / out / "last.safetensors") for out in ("one", "two"))
     assert first.keys() == second.keys()
     for key, tensor in first.items():
@@ -63,7 +70,7 @@ def test_two_processes_equal_one(name, options, tmp_path):
     logs = [(tmp_path / out / "log.jsonl").read_text().count("\n") for out in ("one", "two")]
     assert logs[0] == logs[1], "both processes write the log"
     # A run of one process goes on from a run of two.
-    more = options(name, "two", "train.accumulate=2")
+    more = options(name, "two", "train.accumulate=2", *changes)
     assert img2img.train(**more | {"images": more["images"] * 2})["step"] == 2 * STEPS
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import img2img
 import img2img.checkpoint
 import img2img.cli
+from img2img.adversarial.pool import Pool
 from img2img.cli import train_process
 from img2img.recipe import Recipe, read
 from img2img.systems.super_resolve import SuperResolve
@@ -240,6 +241,40 @@ def test_a_loss_that_is_not_finite_ends_with_one_clear_error(options, monkeypatc
     assert (run["out"] / "last.safetensors").read_bytes() == before
     handler = signal.getsignal(signal.SIGINT)
     assert handler is signal.default_int_handler, "the caller's own handler was not put back"
+
+
+def test_a_scaler_bears_a_gradient_that_is_not_finite_but_not_all_of_them(pages, folders, tmp_path, monkeypatch):
+    page = pages["upscaler"]
+    trainer = Trainer(Recipe.parse(page), folders["upscaler"][0], tmp_path, device="cpu", precision="fp32")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    losses = SuperResolve.losses
+
+    def bad(self, phase, batch, step):
+        found = losses(self, phase, batch, step)
+        return {name: value * (torch.nan if step in (1, *range(5, 99)) else 1) for name, value in found.items()}
+
+    monkeypatch.setattr(SuperResolve, "losses", bad)
+    with pytest.raises(
+        ValueError, match="gradient of generator is not finite at step 7"
+    ):  # the scale: 4, 2, 1, then under 1
+        trainer.run()
+
+
+def test_what_only_describes_cannot_choose_the_best(pages, folders, tmp_path):
+    page = pages["painter"] | {"validate": {"metrics": ["neighbour_distance"]}}
+    data, held = folders["painter"]
+    with pytest.raises(ValueError, match="no value of neighbour_distance is better"):
+        Trainer(Recipe.parse(page), data, tmp_path, validation=held or data, device="cpu", precision="fp32")
+
+
+def test_processes_share_statistics_but_not_pools():
+    trainer = Trainer.__new__(Trainer)
+    trainer.system = torch.nn.ModuleList([Pool(2, 1, 2), torch.nn.BatchNorm2d(3)])
+    trainer.system[0](torch.ones(2, 1, 2, 2))
+    trainer.ema, trainer.world = torch.nn.ModuleDict(), 2
+    trainer._mean_over_processes = lambda value: value / 2
+    trainer._share_statistics()
+    assert (trainer.system[0].images == 1).all() and (trainer.system[1].running_var == 0.5).all()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, show
     held = [folder / "validation" if (folder / "validation").is_dir() else folder for folder in (source, target)]
     learnt = [folder / "train" if (folder / "train").is_dir() else folder for folder in (source, target)]
     img2img.train(page, learnt, out, validation=held, seed=seed, **options)
-    system = img2img.load(out, device="cpu", precision="fp32").system
+    system = img2img.load(out / "last.safetensors", device="cpu", precision="fp32").system
     data = system.recipe.data
     judged = whole(Labelled(held[1], data.size, data.channels))
     given = whole(Labelled(learnt[0], data.size, data.input_channels or data.channels))

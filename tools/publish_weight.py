@@ -14,7 +14,7 @@ import torch
 from img2img import checkpoint
 from img2img.recipe import Recipe, locate, root
 from img2img.registry import lookup
-from img2img.systems.system import weights_of
+from img2img.systems.system import restore, weights_of
 
 
 def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
@@ -41,7 +41,7 @@ def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
         "page": recipe.name,
         "sha256": hashlib.sha256(body).hexdigest(),
         "bytes": len(body),
-        "parameters": sum(value.numel() for value in tensors.values() if value.is_floating_point()),
+        "parameters": sum(value.numel() for value in restore(str(target)).parameters()),
         "data": data,
         "license": "MIT; the training photos' licences are on the data set's page",
         **facts,

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from img2img.engine import over_processes
+
 
 class InstanceNoise(nn.Module):
     """Add Gaussian noise that fades: it gives both distributions a common support.
@@ -123,8 +125,10 @@ class ADA(nn.Module):
     """Adaptive discriminator augmentation, Karras et al. 2020 (https://arxiv.org/abs/2006.06676).
 
     Each change happens to each image with probability p, which is steered by how often the discriminator calls real
-    images real (r_t in the paper, section 3): call ``update`` with the real logits in every discriminator step. p is
-    a buffer. Unlike the paper's, the geometry is read bilinearly, in one go, and without its filters and noise.
+    images real (r_t in the paper, section 3): call ``update`` in every discriminator step. p moves after every 256
+    images (of all processes), as the paper's does after four batches of 64: the sign of a small batch's mean would
+    steer for another r_t. p and what it waits for are buffers. Unlike the paper's, the
+    geometry is read bilinearly, in one go, and without its filters and noise.
 
     Args:
         target: r_t that p is steered for.
@@ -151,13 +155,25 @@ class ADA(nn.Module):
                 raise ValueError(f"policy {name!r} is none of flip, geometry, color")
         self.target, self.images, self.policy = target, images, tuple(policy)
         self.register_buffer("p", torch.tensor(p))
+        self.register_buffer("signs", torch.zeros(2))  # their sum over images, and of how many
 
     @torch.no_grad()
     def update(self, real_logits: Tensor) -> None:
-        """Move p up where the discriminator is too sure of real images, else down."""
-        if self.training and self.images:
-            sure = real_logits.float().sign().mean()
-            self.p.add_((sure - self.target).sign() * len(real_logits) / self.images).clamp_(0, 1)
+        """Move p up where the discriminator is too sure of real images, else down.
+
+        Args:
+            real_logits: (N, ...), 0 where the discriminator does not know.
+        """
+        if not self.training or not self.images:
+            return
+        count = real_logits.new_tensor(float(len(real_logits)), dtype=torch.float32)
+        self.signs += over_processes(torch.stack([real_logits.float().sign().mean() * count, count]))
+        total, images = self.signs.unbind()
+        # Without a branch: where p is on a GPU, nothing waits for it.
+        due = images >= 256
+        self.p += due * (total / images - self.target).sign() * images / self.images
+        self.p.clamp_(0, 1)
+        self.signs *= ~due
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the images, each changed in its own way."""

@@ -16,16 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, relu, softplus
 
+from img2img.engine import over_processes
+
 
 class Adversarial(NamedTuple):
     """One game: two costs, (real logits, fake logits) -> loss of the logits' shape, both to be minimised.
 
-    ``relative``: the generator's cost looks at the real logits; elsewhere any stand for them.
+    ``relative``: the generator's cost looks at the real logits; elsewhere any stand for them. ``neutral``: the logit
+    of what a discriminator cannot place; None where only differences of logits count. ``exchangeable``: the cost of a
+    generator at -logit is that of a player who has real and fake exchanged.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
     relative: bool = False
+    neutral: float | None = 0.0
+    exchangeable: bool = False
 
 
 def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
@@ -48,10 +54,13 @@ class Logistic:
         ValueError: the label is outside its range.
     """
 
+    exchangeable = True
+
     def __init__(self, real_label: float = 1.0) -> None:
         if not 0 < real_label <= 1:
             raise ValueError(f"real_label = {real_label} must be over 0 and at most 1")
         self.real_label = real_label
+        self.neutral = math.log(real_label / (2 - real_label))  # of the best discriminator where p = q
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the cross-entropy with the two labels."""
@@ -66,7 +75,7 @@ class Logistic:
 logistic = Logistic()
 """The game without smoothed labels."""
 
-minimax = Adversarial(_cross_entropy, lambda real, fake: -softplus(fake))
+minimax = Adversarial(_cross_entropy, lambda real, fake: -softplus(fake), exchangeable=True)
 """The original zero-sum game: the generator minimises log(1 - D), and saturates where D is sure (Goodfellow 2014)."""
 
 maximum_likelihood = Adversarial(_cross_entropy, lambda real, fake: -torch.exp(fake))
@@ -76,18 +85,20 @@ Goodfellow 2014, On distinguishability criteria (https://arxiv.org/abs/1412.6515
 """
 
 least_squares = Adversarial(
-    lambda real, fake: ((real - 1).square() + fake.square()) / 2, lambda real, fake: (fake - 1).square() / 2
+    lambda real, fake: ((real - 1).square() + fake.square()) / 2,
+    lambda real, fake: (fake - 1).square() / 2,
+    neutral=0.5,
 )
 """LSGAN with a = 0, b = c = 1, Mao et al. 2017 (https://arxiv.org/abs/1611.04076), equation 9."""
 
-hinge = Adversarial(lambda real, fake: relu(1 - real) + relu(1 + fake), lambda real, fake: -fake)
+hinge = Adversarial(lambda real, fake: relu(1 - real) + relu(1 + fake), lambda real, fake: -fake, exchangeable=True)
 """Geometric GAN, Lim & Ye 2017 (https://arxiv.org/abs/1705.02894)."""
 
-wasserstein = Adversarial(lambda real, fake: fake - real, lambda real, fake: -fake)
+wasserstein = Adversarial(lambda real, fake: fake - real, lambda real, fake: -fake, neutral=None, exchangeable=True)
 """Arjovsky et al. 2017 (https://arxiv.org/abs/1701.07875): the critic must be kept Lipschitz by other means."""
 
 relativistic = Adversarial(
-    lambda real, fake: softplus(fake - real), lambda real, fake: softplus(real - fake), relative=True
+    lambda real, fake: softplus(fake - real), lambda real, fake: softplus(real - fake), relative=True, neutral=None
 )
 """Paired: is this real sample more real than that fake one? As many real as fake logits.
 
@@ -99,6 +110,7 @@ relativistic_average = Adversarial(
     lambda real, fake: _cross_entropy(real - _average(fake), fake - _average(real)),
     lambda real, fake: _cross_entropy(fake - _average(real), real - _average(fake)),
     relative=True,
+    neutral=None,
 )
 """Against the average of the other batch (RaSGAN), Jolicoeur-Martineau 2018, equations 8 and 9."""
 
@@ -148,6 +160,7 @@ class FGAN:
 
     def __init__(self, divergence: Divergence = "jensen_shannon", saturating: bool = False) -> None:
         self.conjugate, self.saturating = DIVERGENCES[divergence], saturating
+        self.neutral = 1.0 if divergence == "kl" else 0.0  # where g(v) = f'(1)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return f*(g(fake)) - g(real): minus a lower bound of the divergence."""
@@ -189,6 +202,8 @@ class EBGAN:
         ValueError: the margin is not positive.
     """
 
+    neutral = None
+
     def __init__(self, margin: float = 1.0) -> None:
         if margin <= 0:
             raise ValueError(f"margin = {margin} must be over 0")
@@ -207,8 +222,8 @@ class BEGAN(nn.Module):
     """Boundary equilibrium, Berthelot et al. 2017 (https://arxiv.org/abs/1703.10717), section 3.4.
 
     Logits are minus the energies L, as ``autoencoder_discriminator`` with error = "l1" gives them. The weight k of the
-    fakes' energy is steered so that E L(fake) = diversity * E L(real). In training mode each call of ``discriminator``
-    takes one such step; k and the convergence measure are buffers, for logs and checkpoints.
+    fakes' energy is steered so that E L(fake) = diversity * E L(real): call ``update`` in every discriminator step. k
+    and the convergence measure are buffers, for logs and checkpoints.
 
     Args:
         diversity: gamma, in [0, 1]: lower is sharper and less varied.
@@ -217,6 +232,8 @@ class BEGAN(nn.Module):
     Raises:
         ValueError: an option is outside its range.
     """
+
+    neutral = None
 
     def __init__(self, diversity: float = 0.5, rate: float = 0.001) -> None:
         super().__init__()
@@ -227,15 +244,18 @@ class BEGAN(nn.Module):
         self.register_buffer("convergence", torch.zeros(()))
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return L(real) - k L(fake), and move k afterwards."""
-        k = self.k.clone()
+        """Return L(real) - k L(fake)."""
+        return -real + self.k.clone() * fake  # a copy: k moves before the gradient is taken
+
+    @torch.no_grad()
+    def update(self, real: Tensor, fake: Tensor, share: float = 1.0) -> None:
+        """Move k by what a discriminator step saw; ``share``: how much of a step's batch, in each process, this is."""
         if self.training:
-            with torch.no_grad():
-                energy = -real.float().mean()
-                balance = self.diversity * energy + fake.float().mean()
-                self.k.add_(self.rate * balance).clamp_(0, 1)
-                self.convergence.copy_(energy + balance.abs())
-        return -real + k * fake
+            energies = torch.stack([-real.float().mean(), -fake.float().mean()])
+            energy, made = over_processes(energies) / over_processes(torch.ones_like(energies))
+            balance = self.diversity * energy - made
+            self.k.add_(share * self.rate * balance).clamp_(0, 1)
+            self.convergence.copy_(energy + balance.abs())
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return L(fake)."""

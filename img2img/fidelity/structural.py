@@ -51,6 +51,16 @@ def similarity(output: Tensor, target: Tensor, *, window: int = 11, sigma: float
     return (luminance * structure).flatten(1).mean(1)
 
 
-def ssim(output: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """Dissimilarity 1 - SSIM of each sample, in [0, 2]: two (N, C, H, W) in [0, 1], to (N,). See `similarity`."""
+def ssim(
+    output: Tensor,
+    target: Tensor,
+    *,
+    window: int = 11,
+    sigma: float = 1.5,
+    range: tuple[float, float] = (0.0, 1.0),  # noqa: A002
+) -> Tensor:
+    """Dissimilarity 1 - SSIM of each sample, in [0, 2]: two (N, C, H, W) in ``range``, to (N,). See `similarity`."""
+    low, high = range
+    wide = difference(output, target).dtype
+    output, target = ((images.to(wide) - low) / (high - low) for images in (output, target))
     return 1 - similarity(output, target, window=window, sigma=sigma)

@@ -54,4 +54,7 @@ HIGHER_IS_BETTER = frozenset(
         "target_accuracy",
     }
 )
-"""Metrics of which more is better; of all others less is."""
+"""Metrics of which more is better; of all others less is, but for the ``DESCRIPTIVE``."""
+
+DESCRIPTIVE = frozenset({"neighbour_distance"})
+"""Metrics that describe and have no better side."""

@@ -39,6 +39,7 @@ class DCGANGenerator(nn.Module):
         reference: samples of virtual batch norm's fixed batch.
         mixture: Gaussians of DeLiGAN's latent; 0 for the plain normal. It takes one number more a sample.
         sigma: their first standard deviation.
+        hidden: units of a fully connected layer before the first maps, as InfoGAN's for 28 pixels has (1024); 0: none.
 
     Raises:
         ValueError: labels as gains of a norm that has none, an image size that does not fit.
@@ -56,6 +57,7 @@ class DCGANGenerator(nn.Module):
         reference: int = 32,
         mixture: int = 0,
         sigma: float = 0.2,
+        hidden: int = 0,
     ) -> None:
         super().__init__()
         count, start = stages(size)
@@ -70,9 +72,12 @@ class DCGANGenerator(nn.Module):
         inputs = latent + (classes if self.concatenate else 0)
         reference = reference if norm == "virtual" else 0
         plan = [width * 2**place for place in reversed(range(count))]
-        layers: list[nn.Module] = [
-            nn.Unflatten(1, (inputs, 1, 1)),
-            nn.ConvTranspose2d(inputs, plan[0], start, bias=norm == "none"),
+        layers: list[nn.Module] = [nn.Unflatten(1, (inputs, 1, 1))]
+        if hidden:
+            layers.append(nn.Conv2d(inputs, hidden, 1, bias=norm == "none"))
+            layers += _after(hidden, norm, gains, reference)
+        layers += [
+            nn.ConvTranspose2d(hidden or inputs, plan[0], start, bias=norm == "none"),
             *_after(plan[0], norm, gains, reference),
         ]
         for before, after in zip(plan, plan[1:], strict=False):
@@ -116,6 +121,7 @@ class DCGANDiscriminator(nn.Module):
         classes: classes; 0 for none.
         condition: how labels come in: a "projection" of the features, or "concatenate" to the image as planes.
         outputs: logits a sample.
+        hidden: units of a fully connected layer before the logits, as InfoGAN's for 28 pixels has (1024); 0: none.
     """
 
     def __init__(
@@ -128,6 +134,7 @@ class DCGANDiscriminator(nn.Module):
         classes: int = 0,
         condition: Literal["projection", "concatenate"] = "projection",
         outputs: int = 1,
+        hidden: int = 0,
     ) -> None:
         super().__init__()
         count, start = stages(size)
@@ -143,8 +150,14 @@ class DCGANDiscriminator(nn.Module):
         if minibatch == "std":
             layers.append(MinibatchStd())
             maps += 1
-        self.layers = nn.Sequential(*layers, nn.Flatten())
+        layers.append(nn.Flatten())
         found = maps * start * start
+        if hidden:
+            layers.append(nn.Linear(found, hidden, bias=norm != "batch"))
+            layers += [nn.BatchNorm1d(hidden)] if norm == "batch" else []
+            layers.append(nn.LeakyReLU(0.2, True))
+            found = hidden
+        self.layers = nn.Sequential(*layers)
         self.minibatch = MinibatchDiscrimination(found) if minibatch == "discrimination" else nn.Identity()
         found += self.minibatch.kernels if minibatch == "discrimination" else 0
         self.head = Head(found, outputs, 0 if self.concatenate else classes)

@@ -11,7 +11,9 @@ from img2img.networks.norms import normalisation
 class Level(nn.Module):
     """One halving, what lies below it, one doubling; the input is joined to the output."""
 
-    def __init__(self, outer: int, inner: int, below: nn.Module | None, norm: str, dropout: float) -> None:
+    def __init__(
+        self, outer: int, inner: int, below: nn.Module | None, norm: str, dropout: float, upsample: str
+    ) -> None:
         super().__init__()
         bias = norm != "batch"
         self.down = nn.Sequential(
@@ -23,7 +25,7 @@ class Level(nn.Module):
         self.below = below
         self.up = nn.Sequential(
             nn.ReLU(),
-            nn.ConvTranspose2d(inner * 2 if below else inner, outer, 4, 2, 1, bias=bias),
+            *_doubling(inner * 2 if below else inner, outer, upsample, bias),
             *normalisation(norm, outer),
             *([nn.Dropout(dropout)] if dropout else []),
         )
@@ -31,6 +33,12 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = self.down(x)
         return torch.cat([x, self.up(self.below(inner) if self.below else inner)], 1)
+
+
+def _doubling(before: int, after: int, upsample: str, bias: bool = True) -> list[nn.Module]:
+    if upsample == "resize":
+        return [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1, bias=bias)]
+    return [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=bias)]
 
 
 class UNet(nn.Module):
@@ -44,6 +52,9 @@ class UNet(nn.Module):
         input_channels: 0 for as many as come out.
         norm: "batch", "instance" or "none".
         dropout: share of values dropped in the innermost levels: the paper's noise.
+        upsample: how doublings are done: "transposed" convolutions as in the paper, or "resize": each pixel four times,
+            then a convolution, which leaves no pattern of dots (Odena et al. 2016,
+            https://doi.org/10.23915/distill.00003).
 
     Attributes:
         multiple: what H and W must be a multiple of.
@@ -62,6 +73,7 @@ class UNet(nn.Module):
         input_channels: int = 0,
         norm: Literal["batch", "instance", "none"] = "batch",
         dropout: float = 0.5,
+        upsample: Literal["transposed", "resize"] = "transposed",
     ) -> None:
         super().__init__()
         depth = depth or max(1, (size & -size).bit_length() - 1)
@@ -70,17 +82,18 @@ class UNet(nn.Module):
                 f"network unet: size {size} cannot be halved {depth} times; choose another depth, 1 or more"
             )
         self.multiple = 2**depth
-        # From pixel to pixel the deepest level reaches 3 of its positions, each level above 2 * that + 1: 2^(d+1) - 1.
+        # Either doubling reaches one position. From pixel to pixel the deepest level reaches 3 of its positions, each
+        # level above 2 * that + 1: 2^(d+1) - 1.
         self.margin = 2 * self.multiple
         widths = [width * min(8, 2**place) for place in range(depth)]
         inner: nn.Module | None = None
         for place in reversed(range(1, depth)):
             deep = inner is not None and widths[place] == widths[place - 1]
-            inner = Level(widths[place - 1], widths[place], inner, norm, dropout if deep else 0.0)
+            inner = Level(widths[place - 1], widths[place], inner, norm, dropout if deep else 0.0, upsample)
         self.first = nn.Conv2d(input_channels or channels, width, 4, 2, 1)
         self.inner = inner or nn.Identity()
         joined = width * 2 if inner else width
-        self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(joined, channels, 4, 2, 1), nn.Tanh())
+        self.last = nn.Sequential(nn.ReLU(), *_doubling(joined, channels, upsample), nn.Tanh())
         self.apply(_start)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,8 +36,11 @@ class Bidirectional(Encoding):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        if getattr(self.adversarial, "relative", False):
-            raise ValueError(f"{recipe.name}: the encoder has no relativistic cost; use e.g. adversarial logistic")
+        if self.adversarial is not None and not getattr(self.adversarial, "exchangeable", False):
+            raise ValueError(
+                f"{recipe.name}: the encoder needs a game whose players can be exchanged; use adversarial logistic, "
+                "minimax, hinge or wasserstein"
+            )
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two halves of the game over pairs, and what reconstructions lack."""

@@ -1,7 +1,8 @@
 """What every system shares: networks by role, terms by name, and the two halves of an adversarial game."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ class System(nn.Module):
         self.recipe = recipe
         self.classes: list[str] = []  # as the training images number them, for those to validate on
         self.seen: dict[str, Tensor] = {}
-        self._made: dict[str, tuple[Any, Any]] = {}
+        self._made: dict[str, list[tuple[Any, Any]]] = {}
         for role, spec in recipe.networks.items():
             if hasattr(self, role) or not role.isidentifier():
                 raise ValueError(f"{recipe.name}: a network cannot be called {role!r}")
@@ -135,6 +136,9 @@ class System(nn.Module):
         self.fidelity = [
             Term.build("fidelity", item, on=self.comparisons[0], range=self.span) for item in recipe.fidelity
         ]
+        self.penalties, self.matching, self.weight_penalties, self.fidelity = map(
+            numbered, (self.penalties, self.matching, self.weight_penalties, self.fidelity)
+        )
         for term in self.fidelity:
             if term.on not in self.comparisons:
                 raise ValueError(
@@ -179,14 +183,17 @@ class System(nn.Module):
 
         So nothing is generated twice where both phases look at one batch, and no gradient leaves the discriminator.
         """
+        known = self._made.setdefault(name, [])
         if phase == "discriminator":
-            known = self._made.pop(name, None)
-            if known and known[0] is batch:
-                return known[1]
+            for place, (seen, made) in enumerate(known):
+                if seen is batch:
+                    del known[: place + 1]
+                    return made
             with torch.no_grad():
                 return make()
         found = make()
-        self._made[name] = (batch, found.detach())
+        known.append((batch, found.detach()))
+        del known[: -self.recipe.train.accumulate]  # of a step's parts; what no discriminator asked for is let go
         return found
 
     def latents(self, count: int, device: torch.device) -> Tensor:
@@ -200,9 +207,8 @@ class System(nn.Module):
                 module.set_progress(images)
 
     def observe(self, name: str, value: Tensor) -> None:
-        """Have the mean of some numbers logged that nothing minimises."""
-        value = value.detach().float().mean()
-        self.seen[name] = torch.maximum(self.seen[name], value) if name in self.seen else value
+        """Have the mean of some numbers logged that nothing minimises; of a second game under ``name_2``, and so on."""
+        self.seen[unused(name, self.seen)] = value.detach().float().mean()
 
     def discriminator_terms(self, critic: Critic, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         """Return the discriminator's adversarial loss and its penalties, each (N,)."""
@@ -215,12 +221,14 @@ class System(nn.Module):
         for term in self.penalties:
             if step % term.every == 0:
                 found[term.name] = term.weight * term.every * term.function(critic, real, fake)
+        neutral = getattr(self.adversarial, "neutral", 0.0)
         for module in self.augment:
             if hasattr(module, "update"):
-                module.update(scores[0])
-                self.observe("augment", module.p)
-        if hasattr(self.adversarial, "convergence"):
-            self.observe("convergence", self.adversarial.convergence)
+                module.update(scores[0] - (scores[1] if neutral is None else neutral))
+                self.seen["augment"] = module.p.clone()
+        if hasattr(self.adversarial, "update"):
+            self.adversarial.update(*scores, 1 / self.recipe.train.accumulate)
+            self.seen["convergence"] = self.adversarial.convergence.clone()
         return found
 
     def generator_terms(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -325,6 +333,20 @@ class System(nn.Module):
             raise ValueError(f"{self.recipe.name}: has no {next(iter(controls))!r} to choose")
         network = getattr(self, self.inference[0])
         return network.deploy() if hasattr(network, "deploy") else network
+
+
+def unused(name: str, names: Iterable[str]) -> str:
+    """Return ``name``, or where it is one of ``names`` the first of name_2, name_3, ... that is not."""
+    return next(new for new in chain([name], (f"{name}_{number}" for number in count(2))) if new not in names)
+
+
+def numbered(terms: list[Term]) -> list[Term]:
+    """Return the terms under names of which none comes twice."""
+    found: dict[str, Term] = {}
+    for term in terms:
+        name = unused(term.name, found)
+        found[name] = term._replace(name=name)
+    return list(found.values())
 
 
 def only(folders: list[Path], name: str) -> Path:

@@ -149,20 +149,36 @@ def test_ada_probability_is_respected():
 
 
 def test_ada_steers_p():
-    module = ADA(target=0.6, images=100)
-    sure, torn = torch.ones(10, 1), torch.tensor([1.0, -1] * 5)[:, None]
-    for _ in range(3):
+    """By 256 / images after every 256 images, however large the batches are."""
+    module = ADA(target=0.6, images=2560)
+    sure, torn = torch.ones(128, 1), torch.tensor([1.0, -1] * 128)[:, None]
+    for expected in (0.0, 0.1, 0.1, 0.2):
         module.update(sure)
-    assert module.p.item() == pytest.approx(0.3)
+        assert module.p.item() == pytest.approx(expected)
     module.update(torn)
-    assert module.p.item() == pytest.approx(0.2)
-    for _ in range(20):
+    assert module.p.item() == pytest.approx(0.1)
+    for _ in range(40):
         module.update(sure)
     assert module.p == 1
-    assert set(module.state_dict()) == {"p"}
+    assert set(module.state_dict()) == {"p", "signs"}
     module.eval()
-    module.update(torn)
+    for _ in range(2):
+        module.update(torn)
     assert module.p == 1
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_ada_reaches_its_target_with_any_batch(batch):
+    """A discriminator whose logits on real images are N(m, 1) with E sign = 1 - 1.2 p: r_t settles at the target."""
+    torch.manual_seed(0)
+    module, kept = ADA(target=0.6, images=20_000), []
+    normal = torch.distributions.Normal(0, 1)
+    for step in range(60_000 // batch):
+        surely = 1 - 1.2 * module.p
+        module.update(torch.randn(batch, 1) + normal.icdf((1 + surely) / 2))
+        if step * batch > 30_000:
+            kept.append(float(surely))
+    assert sum(kept) / len(kept) == pytest.approx(0.6, abs=0.03)
 
 
 @pytest.mark.parametrize("name", ["ada", "diffaugment"])

@@ -290,23 +290,55 @@ def test_began_steers_k():
     """k and the measure by hand, equation of section 3.4: L(x) = 2, L(G) = 0.5, gamma = 0.5, lambda = 0.1."""
     loss = game("began", diversity=0.5, rate=0.1)
     real, fake = torch.full((4, 1), -2.0), torch.full((4, 1), -0.5)
-    assert loss.discriminator(real, fake).mean() == 2
+    assert loss.discriminator(real, fake).mean() == 2 and loss.k == 0
+    loss.update(real, fake)
     assert loss.k.item() == pytest.approx(0.1 * (0.5 * 2 - 0.5))
     assert loss.convergence.item() == pytest.approx(2 + 0.5)
     assert loss.discriminator(real, fake).mean().item() == pytest.approx(2 - 0.05 * 0.5)
+    loss.update(real, fake, share=0.5)  # half a step's batch
+    assert loss.k.item() == pytest.approx(0.05 + 0.025)
     for _ in range(100):
-        loss.discriminator(real, fake)
+        loss.update(real, fake)
     assert loss.k == 1
     assert set(loss.state_dict()) == {"k", "convergence"}
     loss.eval()
-    loss.discriminator(real, fake * 100)
+    loss.update(real, fake * 100)
     assert loss.k == 1, "evaluation moves nothing"
 
 
 def test_began_backward_after_k_moved():
     loss, logits = game("began"), torch.full((2, 1), -1.0, requires_grad=True)
-    loss.discriminator(logits, logits).sum().backward()
+    cost = loss.discriminator(logits, logits).sum()
+    loss.update(logits, logits)
+    cost.backward()
     assert logits.grad.flatten().tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("name", ["logistic", "minimax", "hinge", "wasserstein"])
+def test_games_whose_players_can_be_exchanged(name):
+    """A player who gets real and fake the other way round moves D as the generator at -D does, up to the label's side.
+
+    Of the value that the discriminator maximises, what it says of real samples is the fakes' part at -D.
+    """
+    loss, logits = game(name), torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)
+    zero = torch.zeros_like(logits)
+    assert loss.exchangeable
+    real, fake = (loss.discriminator(*pair) for pair in ((logits, zero), (zero, -logits)))
+    torch.testing.assert_close(real, fake)
+
+
+@pytest.mark.parametrize("name", ["least_squares", "relativistic", "relativistic_average", "ebgan", "began", "fgan"])
+def test_games_whose_players_cannot_be_exchanged(name):
+    assert not getattr(game(name), "exchangeable", False)
+
+
+@pytest.mark.parametrize("name", ["logistic", "smoothed", "minimax", "least_squares", "density_ratio", *GENERATORS])
+def test_neutral_logit_is_the_best_answer_where_both_are_alike(name):
+    loss = game("fgan", divergence=name) if name in GENERATORS else None
+    loss = loss or (game("logistic", real_label=0.9) if name == "smoothed" else game(name))
+    logit = torch.tensor([loss.neutral], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss.discriminator(logit, logit).sum(), logit)
+    assert abs(gradient.item()) < 1e-9
 
 
 def test_ebgan_leaves_fakes_beyond_the_margin_alone():

@@ -167,8 +167,9 @@ def began_path(weight):
     real = torch.tensor([-0.1, 0.1], dtype=torch.float64)
     critic = lambda x: -(psi**2) * (x**2) / 2  # noqa: E731
     for _ in range(400):
-        loss = game.discriminator(critic(real), critic(theta.detach())).mean()
-        loss = loss + weight * r1(critic, real, theta).mean()
+        scores = critic(real), critic(theta.detach())
+        loss = game.discriminator(*scores).mean() + weight * r1(critic, real, theta).mean()
+        game.update(*scores)
         psi.data -= 0.1 * torch.autograd.grad(loss, psi)[0]
         theta.data -= 0.1 * torch.autograd.grad(game.generator(theta, critic(theta)).mean(), theta)[0]
     return theta.abs().item(), game.k.item()

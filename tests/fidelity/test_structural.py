@@ -45,6 +45,11 @@ def test_loss(pair):
     torch.testing.assert_close(ssim(pair[1], pair[1]), torch.zeros(2, dtype=torch.float64))
 
 
+def test_loss_of_images_in_another_range(pair):
+    moved = [2 * x - 1 for x in pair]
+    torch.testing.assert_close(ssim(*moved, range=(-1.0, 1.0)), ssim(*pair))
+
+
 def test_constant_images_have_a_closed_form():
     """No variance: only the luminance factor (2 a b + C1) / (a^2 + b^2 + C1) is left."""
     a, b = 0.2, 0.6

@@ -27,6 +27,27 @@ def test_the_papers_generator():
     assert stages(64) == (4, 4) and stages(28) == (2, 7)
 
 
+def test_infogans_players_for_digits():
+    """Chen et al. 2016, table 1: 1,024 units, 7 x 7 x 128, 64, 1 in the generator, and back in the discriminator."""
+    drawing = 74 * 1024 + 1024 * 128 * 49 + 128 * 64 * 16 + 64 * 16
+    judging = 64 * 16 + 64 * 128 * 16 + 128 * 49 * 1024 + 1024
+    generator = DCGANGenerator(latent=74, width=64, size=28, channels=1, hidden=1024)
+    discriminator = DCGANDiscriminator(width=64, size=28, channels=1, hidden=1024)
+    for net, expected in ((generator, drawing), (discriminator, judging)):
+        layers = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+        assert sum(layer.weight.numel() for layer in net.modules() if isinstance(layer, layers)) == expected
+    images = generator(torch.randn(3, 74))
+    assert images.shape == (3, 1, 28, 28) and discriminator.features(images).shape == (3, 1024)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none", "virtual"])
+def test_hidden_layer_with_every_norm(norm):
+    generator = DCGANGenerator(latent=5, width=2, size=8, norm=norm, hidden=6, classes=3)
+    assert generator(torch.randn(3, 5), torch.tensor([0, 1, 2])).shape == (3, 3, 8, 8)
+    if norm != "virtual":
+        assert DCGANDiscriminator(width=2, size=8, norm=norm, hidden=6)(torch.randn(3, 3, 8, 8)).shape == (3, 1)
+
+
 def test_start():
     torch.manual_seed(0)
     net = DCGANGenerator(width=32)

@@ -55,11 +55,12 @@ def test_dropout_is_the_noise_of_training():
         assert torch.equal(net(x), net(x))
 
 
+@pytest.mark.parametrize("upsample", ["transposed", "resize"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_margin_is_the_measured_radius(depth, norm):
+def test_margin_is_the_measured_radius(depth, norm, upsample):
     torch.manual_seed(0)
-    net = UNet(width=2, depth=depth, size=16, channels=1, norm=norm).eval()
+    net = UNet(width=2, depth=depth, size=16, channels=1, norm=norm, upsample=upsample).eval()
     assert net.margin == tiles.margin_of(net, 1, multiple=net.multiple)
 
 

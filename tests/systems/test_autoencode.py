@@ -110,7 +110,7 @@ def test_a_told_class_is_drawn(real):
 
 
 def test_what_pages_cannot_say():
-    with pytest.raises(ValueError, match="the encoder has no relativistic cost"):
+    with pytest.raises(ValueError, match="needs a game whose players can be exchanged"):
         build(page("bigan", adversarial={"type": "relativistic"}))
     turned = read("bigan").page()
     turned["networks"] = dict(reversed(turned["networks"].items()))

@@ -139,15 +139,43 @@ def test_both_players_see_what_augmentation_makes_of_images():
 
 
 def test_adaptive_augmentation_is_steered_by_the_real_logits():
-    page = point_game(augment=[{"type": "ada", "images": 100, "policy": ["flip"], "p": 0.5}])
-    for bias, expected in ((50.0, 0.55), (-50.0, 0.45)):
-        system = system_of(page).train()
+    page = point_game(augment=[{"type": "ada", "images": 5120, "policy": ["flip"], "p": 0.5}])
+    for kind, bias, expected in (
+        ("logistic", 50.0, 0.55),
+        ("logistic", -50.0, 0.45),
+        ("least_squares", 50.0, 0.55),
+        ("least_squares", 0.4, 0.45),  # 0.5 is what it says of what it cannot place
+        ("wasserstein", 50.0, 0.45),  # only differences count, and there are none
+        ("relativistic", 50.0, 0.45),
+    ):
+        system = system_of(page | {"adversarial": {"type": kind}}).train()
         with torch.no_grad():
+            system.discriminator.head.linear.weight.zero_()
             system.discriminator.head.linear.bias.fill_(bias)
-        system.losses("discriminator", points(), 0)
+        system.losses("discriminator", points(256), 0)
         assert system.augment[0].p.item() == pytest.approx(expected)
         assert system.seen["augment"] == pytest.approx(expected)
         assert "augment.0.p" in system.state_dict()
+
+
+def test_terms_of_one_type_all_count():
+    penalties = [{"type": "r1", "weight": 1.0}, {"type": "r1", "weight": 3.0}, {"type": "r2"}]
+    found = system_of(point_game(penalty=penalties)).losses("discriminator", points(), 0)
+    assert set(found) == {"adversarial", "r1", "r1_2", "r2"}
+    torch.testing.assert_close(found["r1_2"], 3 * found["r1"])
+
+
+def test_discriminators_of_accumulated_batches_get_the_fakes_of_their_own():
+    system = system_of(point_game(schedule={"generator": 1, "discriminator": 1}, train={"accumulate": 2}))
+    batches, made = [points(3), points(4)], []
+    system.generator.register_forward_hook(lambda module, inputs, output: made.append(output.detach()))
+    for batch in batches:
+        system.losses("generator", batch, 0)
+    for parameter in system.generator.parameters():  # as its step does
+        parameter.data += 1
+    seen = [system.fake("discriminator", batch, lambda: pytest.fail("made anew")) for batch in batches]
+    assert len(made) == 2 and all(torch.equal(*pair) for pair in zip(seen, made, strict=True))
+    assert not system._made["fake"]
 
 
 def test_matching_compares_the_discriminators_features():
