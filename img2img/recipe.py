@@ -208,7 +208,7 @@ class Recipe:
         for key in self.optimizer:
             if isinstance(self.optimizer[key], dict) and key not in self.schedule:
                 raise ValueError(f"{where}: optimizer.{key} is no phase of the schedule{nearest(key, self.schedule)}")
-        game = "discriminator" in self.schedule or self.task in ("generate", "pyramid")
+        game = "discriminator" in self.schedule or self.task in ("generate", "pyramid", "conditional_pyramid")
         if self.adversarial is None and game:
             raise ValueError(f"{where}: key 'adversarial' is missing; it says what the discriminator learns")
         if self.adversarial is not None and "discriminator" not in self.networks:

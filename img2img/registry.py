@@ -24,6 +24,7 @@ TABLES: dict[str, dict[str, str]] = {
         "infogan": "systems.conditional:InfoGAN",
         "paired": "systems.paired:Paired",
         "pyramid": "systems.pyramid:Pyramid",
+        "conditional_pyramid": "systems.pyramid:ConditionalPyramid",
         "pixelda": "systems.adapt:PixelDA",
         "semi_supervised": "systems.semi_supervised:SemiSupervised",
         "semi_supervised_autoencoder": "systems.semi_supervised:SemiSupervisedAutoencoder",

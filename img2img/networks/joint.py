@@ -37,8 +37,12 @@ class Encoder(nn.Module):
         super().__init__()
         outputs = latent * (1 + stochastic) + classes
         self.network = DCGANDiscriminator(width, size, channels, norm, outputs=outputs)
-        # The last layer gives numbers of the prior's size from the start, and not logits near 0.
-        nn.init.kaiming_normal_(self.network.head.linear.weight, nonlinearity="linear")
+        # Numbers of the prior's size from the start, and not logits near 0. Without a norm every layer must keep the
+        # size; spectral norm sets each layer's itself.
+        if norm == "none":
+            self.network.apply(_keep_size)
+        elif norm == "batch":
+            nn.init.kaiming_normal_(self.network.head.linear.weight, nonlinearity="linear")
 
     def features(self, x: Tensor) -> Tensor:
         """Return the values before the last layer (N, F)."""
@@ -46,6 +50,13 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
+
+
+def _keep_size(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, a=0.2, nonlinearity="leaky_relu")
+    elif isinstance(layer, nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
 
 class JointDiscriminator(nn.Module):

@@ -13,9 +13,8 @@ class PatchGAN(nn.Module):
     """Images (N, C, H, W) to one logit a patch (N, 1, h, w).
 
     Args:
-        inputs: channels in; a conditional discriminator sees source and target, and 0 stands for the sum of both.
-        channels: channels of a target.
-        input_channels: channels of a source; 0 for as many as a target has.
+        inputs: channels in: of a source and a target together, where the task judges both; 0 for ``channels``.
+        channels: channels of an image that is judged alone.
         width: channels of the first layer; they double up to eight times that.
         layers: halvings: 3 judges patches of 70 pixels, 1 of 16, 0 single pixels (the paper's PixelGAN); "image" for as
             many as it takes until a patch is as large as the image (the paper's ImageGAN: 5 for 256 pixels).
@@ -27,14 +26,13 @@ class PatchGAN(nn.Module):
         self,
         inputs: int = 0,
         channels: int = 3,
-        input_channels: int = 0,
         width: int = 64,
         layers: int | Literal["image"] = 3,
         size: int = 256,
         norm: Literal["batch", "instance", "spectral", "none"] = "batch",
     ) -> None:
         super().__init__()
-        inputs, bias = inputs or (input_channels or channels) + channels, norm != "batch"
+        inputs, bias = inputs or channels, norm != "batch"
         if layers == "image":
             # n halvings and the two convolutions behind them see 9 * 2^n - 2 pixels.
             layers = next(count for count in range(1, 64) if 9 * 2**count - 2 >= size)

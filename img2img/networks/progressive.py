@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from img2img.networks.conditional import Head, one_hot
 from img2img.networks.dcgan import stages
-from img2img.networks.equalised import EqualConv2d, EqualLinear, PixelNorm
+from img2img.networks.equalised import Blur, EqualConv2d, EqualLinear, PixelNorm
 from img2img.networks.minibatch import MinibatchStd
 
 
@@ -141,6 +141,7 @@ class ProgressiveDiscriminator(nn.Module):
         group: samples that minibatch standard deviation compares; 0 leaves it out.
         stable_images: images for which each level is trained as it stands.
         fade_images: images over which a level is faded in.
+        blur: low-pass before each halving, as in StyleGAN (Karras et al. 2018, section 2, configuration B).
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class ProgressiveDiscriminator(nn.Module):
         group: int = 4,
         stable_images: int = 100_000,
         fade_images: int = 100_000,
+        blur: bool = False,
     ) -> None:
         super().__init__()
         self.doublings, start = stages(size)
@@ -170,7 +172,14 @@ class ProgressiveDiscriminator(nn.Module):
             nn.Flatten(),
         ]
         earlier = [
-            [EqualConv2d(fine, fine, 3), slope, EqualConv2d(fine, coarse, 3), slope, nn.AvgPool2d(2)]
+            [
+                EqualConv2d(fine, fine, 3),
+                slope,
+                *([Blur()] if blur else []),
+                EqualConv2d(fine, coarse, 3),
+                slope,
+                nn.AvgPool2d(2),
+            ]
             for coarse, fine in zip(plan, plan[1:], strict=False)
         ]
         self.blocks = nn.ModuleList(nn.Sequential(*block) for block in (last, *earlier))

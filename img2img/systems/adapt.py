@@ -84,11 +84,11 @@ class DTN(System):
     inference = ("generator", "features")
     comparisons = ("features", "identity")
 
-    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+    def network(self, role: str, spec: dict[str, Any], **more: Any) -> nn.Module:
         """Return the network of a role; the generator's latents are features."""
         if role == "generator":
             spec = spec | {"latent": part("network", self.recipe.networks["features"]).length}
-        return super().network(role, spec)
+        return super().network(role, spec, **more)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The game for what is drawn of source and of target images, and what must stay as it was."""
@@ -183,10 +183,6 @@ class SimGAN(System):
         found = self.generator_terms(self.discriminator, real, refined)
         return found | self.fidelity_terms(refined.float(), coloured(given, refined.shape[1]), step)
 
-    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
-        """Return the network of a role; the discriminator sees an output alone."""
-        return super().network(role, spec | ({"inputs": self.recipe.data.channels} if role == "discriminator" else {}))
-
     def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
         """Return the refined images."""
         return self.generator(inputs).float().clamp(*self.span)
@@ -197,7 +193,7 @@ class SimGAN(System):
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of a folder of synthetic and of a folder of real ones; classes below them are not looked at."""
-        return unpaired_images(self, folders, validation)
+        return unpaired_images(self, folders, validation, jitter=False)
 
 
 class CoGAN(System):
@@ -210,6 +206,13 @@ class CoGAN(System):
     layout = "unpaired"
     verb = "synthesize"
     SIDES = ("a", "b")
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.data.input_channels not in (0, recipe.data.channels):
+            raise ValueError(
+                f"{recipe.name}: both domains have data.channels = {recipe.data.channels}; drop input_channels"
+            )
+        super().__init__(recipe)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two games."""
@@ -253,7 +256,7 @@ class CoGAN(System):
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of two folders, or of one with A/ and B/ in it."""
-        return unpaired_images(self, folders, validation)
+        return unpaired_images(self, folders, validation, jitter=False)
 
 
 class Half(nn.Module):

@@ -22,19 +22,24 @@ class Encoding(Generate):
     learners = {"generator": ("generator", "encoder")}
     comparisons = ("reconstruction",)
     simultaneous = False
+    refused = "classes"  # the option of an encoder that has no meaning here
 
-    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+    def network(self, role: str, spec: dict[str, Any], **more: Any) -> nn.Module:
         """Return the network of a role; what takes or gives latents has as many as the generator.
 
         Raises:
-            ValueError: the page does not have its generator first.
+            ValueError: the page does not have its generator first, or an encoder that gives what nothing takes.
         """
+        if role == "encoder" and self.recipe.networks[role].get(self.refused):
+            raise ValueError(
+                f"{self.recipe.name}: networks.encoder.{self.refused} is not for the task {self.recipe.task}; drop it"
+            )
         if role != "generator":
             if "generator" not in self._modules:
                 raise ValueError(f"{self.recipe.name}: put the generator first under [networks]")
             known = options("network", spec["type"])
             spec = {key: self.generator.latent for key in ("latent", "inputs") if key in known} | spec
-        return super().network(role, spec)
+        return super().network(role, spec, **more)
 
     def encode(self, images: Tensor, draw: bool = False) -> Tensor:
         """Return the codes (N, latent) of images (N, C, H, W) in [-1, 1], in float32.

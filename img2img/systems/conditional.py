@@ -104,6 +104,13 @@ class Conditional(Generate):
         super().__init__(recipe)
         if not getattr(self.generator, "classes", 0):
             raise ValueError(f"{recipe.name}: the task {recipe.task} needs a generator with classes, e.g. classes = 10")
+        wanted = 1 + self.generator.classes
+        reads = self.comparisons == ("label",) and self.fidelity
+        if reads and recipe.networks.get("discriminator", {}).get("outputs", 1) != wanted:
+            raise ValueError(
+                f"{recipe.name}: a discriminator that reads the class needs outputs = 1 + classes; set "
+                f"networks.discriminator.outputs = {wanted}"
+            )
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two halves of the game, and what the discriminator reads in the images."""
@@ -176,8 +183,12 @@ class InfoGAN(Conditional):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        if "discriminator" in recipe.networks and self.continuous < 0:
-            raise ValueError(f"{recipe.name}: the discriminator needs outputs = 1 + classes + continuous codes")
+        if "discriminator" in recipe.networks and not 0 <= self.continuous <= self.generator.latent:
+            raise ValueError(
+                f"{recipe.name}: the discriminator needs outputs = 1 + classes + continuous codes, and the generator a "
+                f"latent of as many codes or more; outputs leave {self.continuous} codes for a latent of "
+                f"{self.generator.latent}"
+            )
 
     @property
     def continuous(self) -> int:

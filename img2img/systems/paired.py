@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from img2img.data.pairs import Pairs
 from img2img.data.stream import Source
@@ -30,6 +30,12 @@ class Paired(System):
         if self.adversarial is not None:
             found |= self.generator_terms(critic, target, output)
         return found
+
+    def network(self, role: str, spec: dict[str, Any], **more: Any) -> nn.Module:
+        """Return the network of a role; the discriminator sees an input and what became of it together."""
+        if role == "discriminator":
+            more["inputs"] = sum(self.depths())
+        return super().network(role, spec, **more)
 
     def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
         """Return the translated images; deterministic, since dropout rests in evaluation mode."""

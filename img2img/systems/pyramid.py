@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from img2img.networks.lapgan import split
+from img2img.systems.conditional import Conditional
 from img2img.systems.generate import Generate
 
 
@@ -17,15 +18,15 @@ class Pyramid(Generate):
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The game of every level."""
-        real, terms = batch["real"], {}
+        real, label, terms = batch["real"], batch.get("label"), {}
         pieces = self.latents(len(real), real.device).split(self.generator.pieces, 1)
         for level, (goal, given) in enumerate(split(real, self.generator.levels)):
 
             def draw(level: int = level, given: Tensor = given) -> Tensor:
-                return self.generator.level(level, pieces[level], given)
+                return self.generator.level(level, pieces[level], given, label)
 
             def critic(drawn: Tensor, level: int = level, given: Tensor = given) -> Tensor:
-                return self.discriminator.level(level, drawn, given)
+                return self.discriminator.level(level, drawn, given, label)
 
             fake = self.fake(phase, batch, draw, str(level))
             if phase == "discriminator":
@@ -34,3 +35,10 @@ class Pyramid(Generate):
                 found = self.generator_terms(critic, goal, fake)
             terms |= {f"{name}_{level}": value for name, value in found.items()}
         return terms
+
+
+class ConditionalPyramid(Conditional):
+    """The class-conditional pyramid of the paper's section 3.2: every level knows the label."""
+
+    comparisons = ("output",)  # levels judge, and read no class
+    losses = Pyramid.losses

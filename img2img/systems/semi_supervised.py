@@ -80,13 +80,14 @@ class SemiSupervisedAutoencoder(SupervisedAutoencoder):
 
     learners = SupervisedAutoencoder.learners | {"discriminator": ("discriminator", "category_discriminator")}
     comparisons = ("reconstruction", "label")
+    refused = "stochastic"
 
-    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+    def network(self, role: str, spec: dict[str, Any], **more: Any) -> nn.Module:
         """Return the network of a role; the encoder gives the classes too, and a discriminator sees those alone."""
         key = {"encoder": "classes", "category_discriminator": "inputs"}.get(role)
         if key and "generator" in self._modules:
             spec = {key: self.generator.classes} | spec
-        return super().network(role, spec)
+        return super().network(role, spec, **more)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two games over codes, what reconstructions lack, and how badly the encoder reads the labelled images."""

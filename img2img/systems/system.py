@@ -145,8 +145,8 @@ class System(nn.Module):
                     f"{recipe.name}: fidelity {term.name}: on = {term.on!r} is none of {', '.join(self.comparisons)}"
                 )
 
-    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
-        """Return the network of a role with fresh weights."""
+    def network(self, role: str, spec: dict[str, Any], **more: Any) -> nn.Module:
+        """Return the network of a role with fresh weights; ``more`` are options where it has them and the page not."""
         data = self.recipe.data
         return part(
             "network",
@@ -155,6 +155,7 @@ class System(nn.Module):
             input_channels=data.input_channels or data.channels,
             size=data.size,
             scale=data.scale,
+            **more,
         )
 
     def depths(self, **controls: Any) -> tuple[int, int]:

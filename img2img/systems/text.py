@@ -40,10 +40,10 @@ class TextToImage(System):
         options = {"box": "boxes", "points": "points"}
         self.place = next((key for key, option in options.items() if getattr(self.generator, option, 0)), "")
 
-    def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
+    def network(self, role: str, spec: dict[str, Any], **more: Any) -> nn.Module:
         """Return the network of a role; the encoder's embeddings are what the players take and the reader makes."""
         length = self.recipe.networks.get("encoder", {}).get("embedding", 128)
-        return super().network(role, {"classes" if role == "reader" else "embedding": length} | spec)
+        return super().network(role, {"classes" if role == "reader" else "embedding": length} | spec, **more)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """What encoder and reader disagree about, or the game of image and text."""

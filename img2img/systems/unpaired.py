@@ -91,8 +91,16 @@ class Unpaired(System):
         return unpaired_images(self, folders, validation)
 
 
-def unpaired_images(system: System, folders: list[Path], validation: bool) -> Source:
-    """Return the images of two sides as a system's page wants them."""
+def unpaired_images(system: System, folders: list[Path], validation: bool, jitter: bool = True) -> Source:
+    """Return the images of two sides as a system's page wants them.
+
+    Args:
+        system: whose page it is.
+        folders: one with both sides in it, or two.
+        validation: the images as they are.
+        jitter: learn from crops of images that were enlarged by an eighth, as CycleGAN does (286 pixels for 256). Of
+            small images as they are (digits of 28 pixels) it makes larger, softer ones, cut at the border.
+    """
     data = system.recipe.data
     return Folders(
         folders,
@@ -100,6 +108,6 @@ def unpaired_images(system: System, folders: list[Path], validation: bool) -> So
         channels=data.channels,
         input_channels=data.input_channels,
         flip=data.flip and not validation,
-        jitter=0 if validation else data.size // 8,
+        jitter=data.size // 8 if jitter and not validation else 0,
         validation=validation,
     )

@@ -225,3 +225,21 @@ def test_dtn_learns(tmp_path):
     trainer = Trainer(read("dtn").override(changes | widths), folders, tmp_path / "run", **options)
     assert trainer.validate()["validation/accuracy[classifier.digits]"] < 0.6
     assert trainer.run()["validation/accuracy[classifier.digits]"] > 0.9
+
+
+@pytest.mark.parametrize("name", ["cogan", "simgan"])
+def test_digits_are_learnt_as_they_are(tmp_path, name):
+    """Neither enlarged nor cut at the border, as CycleGAN's photos are."""
+    for side in "AB":
+        (tmp_path / side / "0").mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / side / "0" / "a.png")
+    system = build(page(name))
+    source = system.source([tmp_path])
+    rng = np.random.default_rng(1)
+    assert torch.equal(source.item(0, rng)["a"], torch.from_numpy(pixels)[None] / 127.5 - 1)
+
+
+def test_domains_of_other_channels_are_refused():
+    with pytest.raises(ValueError, match=r"both domains have data\.channels = 1; drop input_channels"):
+        build(page("cogan", **{"data.input_channels": 3}))

@@ -135,3 +135,19 @@ def test_learns_to_reconstruct(name, tmp_path):
     real = torch.from_numpy(levels)[:, None].float() / 127.5 - 1
     apart = (system.reconstruct(real) - real).square().mean()
     assert apart < 0.4 * (real - real.mean(0)).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [("ali", "classes", 10), ("aae_supervised", "classes", 10), ("aae_semi_supervised", "stochastic", True)],
+)
+def test_encoders_that_give_what_nothing_takes(name, option, value):
+    with pytest.raises(ValueError, match=rf"networks\.encoder\.{option} is not for the task"):
+        build(read(name).override({f"networks.encoder.{option}": value}))
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_codes_have_the_priors_size_from_the_start(norm):
+    torch.manual_seed(0)
+    codes = Encoder(16, 16, 28, 1, norm=norm)(torch.randn(64, 1, 28, 28))
+    assert 0.3 < codes.std().item() < 3

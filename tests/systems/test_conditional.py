@@ -206,3 +206,34 @@ def test_conditional_learns(tmp_path):
         img2img.synthesize(tmp_path / "run", label=3)
     with pytest.raises(ValueError, match="x: has no 'text' to choose, but label"):
         img2img.synthesize(tmp_path / "run", text="three")
+
+
+def test_a_reading_discriminator_has_an_output_for_every_class():
+    for outputs in (1, 10, 13):
+        with pytest.raises(ValueError, match=r"set networks\.discriminator\.outputs = 11"):
+            build(page("acgan", **{"networks.discriminator.outputs": outputs}))
+
+
+def test_codes_are_numbers_of_the_latent():
+    with pytest.raises(ValueError, match="outputs leave 2 codes for a latent of 1"):
+        build(page("infogan", **{"networks.generator.latent": 1}))
+
+
+def test_a_conditional_pyramid_hands_the_label_to_every_level():
+    players = {
+        f"networks.{role}.{key}": n
+        for role in ("generator", "discriminator")
+        for key, n in (("width", 4), ("classes", 3))
+    }
+    game = {"task": "conditional_pyramid", "data.size": 16, "data.channels": 1}
+    system = build(read("lapgan").override(game | players))
+    torch.manual_seed(0)
+    batch = {"real": torch.rand(4, 1, 16, 16), "label": torch.tensor([0, 1, 2, 0])}
+    for phase in ("discriminator", "generator"):
+        losses = {}
+        for label in (batch["label"], batch["label"].flip(0) + 1):
+            torch.manual_seed(0)
+            losses[len(losses)] = system.losses(phase, batch | {"label": label % 3}, 0)
+        assert set(losses[0]) == {"adversarial_0", "adversarial_1"}
+        assert all(not torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+    assert system.infer(system.latents(3, torch.device("cpu"))).shape == (3, 1, 16, 16)

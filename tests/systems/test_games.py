@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from img2img.recipe import Recipe
+from img2img.recipe import Recipe, read
 from img2img.systems.system import build, per_sample
 
 
@@ -285,3 +285,10 @@ def test_the_convergence_of_began_is_logged():
     real = torch.rand(4, 1, 8, 8)
     system.losses("discriminator", {"real": real}, 0)
     assert system.seen["convergence"] >= -system.discriminator(real).mean() * 0.999
+
+
+@pytest.mark.parametrize("name", ["dcgan", "srgan"])
+def test_patches_judge_an_output_alone(name):
+    """Only where a task judges pairs does a PatchGAN see a source, too."""
+    recipe = read(name).override({"networks.discriminator": {"type": "patchgan", "width": 4, "layers": 1}})
+    assert build(recipe).discriminator(torch.rand(1, 3, 64, 64)).shape[1] == 1

@@ -62,8 +62,8 @@ def test_each_level_of_a_pyramid_plays_on_the_real_image_below_it():
     (small, _), (residual, given) = split(batch["real"], 2)
     calls = []
     level = system.discriminator.level
-    system.discriminator.level = lambda index, drawn, given: (
-        calls.append((index, drawn, given)) or level(index, drawn, given)
+    system.discriminator.level = lambda index, drawn, given, label: (
+        calls.append((index, drawn, given)) or level(index, drawn, given, label)
     )
     terms = system.losses("discriminator", batch, 0)
     assert {"adversarial_0", "adversarial_1"} == set(terms)
