@@ -191,20 +191,22 @@ def train(
     """
     import os
     import sys
+    from dataclasses import replace
 
     from img2img.data.doctor import examine
+    from img2img.data.pairs import side_by_side
     from img2img.recipe import read
     from img2img.registry import lookup
     from img2img.trainer import Trainer
 
-    page = read(recipe).override(set or {})
-    if images:
+    page = replace(read(recipe), measured=[]).override(set or {})  # what was measured is not of this run
+    if images is not None:
         page = page.override({"train.images": images})
     if data is None and not page.data.points:
         raise ValueError(f"{page.name}: learns from images; name their folder (--data)")
     folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data] if data else [])]
     held = None
-    split = bool(folders) and all((each / "train").is_dir() and (each / "validation").is_dir() for each in folders)
+    split = bool(folders) and all(map(_split, folders))
     if validation is not None:
         held = [Path(each) for each in (validation if isinstance(validation, list | tuple) else [validation])]
         held = [each / "validation" if (each / "validation").is_dir() else each for each in held]
@@ -227,6 +229,9 @@ def train(
             )
             if f.severity != "note" and not f.skipped
         ]
+        if lookup("task", page.task).layout == "paired" and side_by_side(folders):
+            said = "its images are read as pairs, A in their left half and B in their right"
+            print(f"{folders[0]}: {said}", file=sys.stderr)  # noqa: T201
         for finding in findings[:20]:
             print(finding, file=sys.stderr)  # noqa: T201 (a training run speaks on stderr)
         if len(findings) > 20:
@@ -250,19 +255,32 @@ def evaluate(
     model: str | Path,
     data: str | Path | list[str | Path],
     *,
-    metrics: list[str] | tuple[str, ...] = ("psnr", "ssim"),
+    metrics: str | list[str] | tuple[str, ...] | None = None,
     images: int = 0,
     seed: int = 0,
     device: str | None = None,
     precision: str | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Return the mean of each metric of a trained system over the images of a folder: `img2img.evaluation.evaluate`."""
+    """Return the mean of each metric of a trained system over the images of a folder: `img2img.evaluation.evaluate`.
+
+    Metrics are names, or one text with commas; None for those that its page validates by, or PSNR and SSIM. Of a folder
+    with train/ and validation/ inside, as `prepare` makes it, the held-out images count.
+    """
     from img2img.evaluation import evaluate as judge
 
     folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data])]
+    folders = [each / "validation" if _split(each) else each for each in folders]
     pipe = load(model, device=device, precision=precision)
-    return judge(pipe, folders, metrics=metrics, images=images, seed=seed, progress=progress)
+    chosen = metrics.split(",") if isinstance(metrics, str) else list(metrics or ())
+    if not chosen and pipe.recipe is not None:
+        chosen = pipe.recipe.validate.metrics
+    chosen = [name.strip() for name in chosen] or ["psnr", "ssim"]
+    return judge(pipe, folders, metrics=chosen, images=images, seed=seed, progress=progress)
+
+
+def _split(folder: Path) -> bool:
+    return (folder / "train").is_dir() and (folder / "validation").is_dir()
 
 
 def prepare(

@@ -161,7 +161,7 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
     text = (file.metadata() or {}).get("img2img")
     if text is None:
         raise ValueError(
-            f"{path}: its header holds no img2img recipe; a community upscaler needs 'pip install img2img[community]'"
+            f"{path}: its header holds no img2img recipe; a community upscaler needs 'pip install spandrel'"
         )
     try:
         found = json.loads(text)

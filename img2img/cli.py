@@ -111,13 +111,15 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "-o", "--out", required=True, help="an image file for one sheet, else a folder for single images"
     )
+    found.add_argument("--overwrite", action="store_true", help="replace files that are there")
     runs(found)
 
-    found = command("classify", _classify, "read the class of images with a system that learnt to: labels.csv")
+    found = command("classify", _classify, "read the class of images with a system that learnt to: a table")
     found.add_argument("folder", help="images, searched below")
     found.add_argument("--model", required=True, help="weight, run folder or file, e.g. of pixelda")
     found.add_argument("--names", metavar="FOLDER", help="labelled folder with its classes; default: their numbers")
     found.add_argument("-o", "--out", required=True, help="table with the columns file and label")
+    found.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     runs(found)
 
     found = command("train", _train, "train a page of the catalogue on a folder; the same command resumes")
@@ -153,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="images, or pairs for a translator; none for points drawn from a formula",
     )
-    found.add_argument("--metrics", default="psnr,ssim", help="e.g. psnr,ssim,perceptual[efficientnet_lite0],kid")
+    found.add_argument("--metrics", help="e.g. psnr,ssim,perceptual[efficientnet_lite0]; default: the page's own")
     found.add_argument("--images", type=int, default=0, help="how many, evenly spread; default: all")
     found.add_argument("--seed", type=int, default=0, help="of what is random in it")
     runs(found)
@@ -205,6 +207,7 @@ def _folder(a: argparse.Namespace, model: str, controls: dict[str, Any], **optio
     pipe = img2img.load(model, device=a.device, precision=a.precision, **controls)
     if pipe.verb != a.command:
         raise ValueError(f"{model} does not {a.command} (task {pipe.task}); see: img2img models")
+    pipe.check(tile=a.tile, **options)
     settings = json.dumps([pipe.settings, a.tile, controls, options], sort_keys=True)
     report = process(
         a.inputs,
@@ -251,29 +254,39 @@ def _synthesize(a: argparse.Namespace) -> None:
         draw_points(pipe, Path(a.out), count=a.count, seed=a.seed)
         return
     options = {"seed": a.seed, "truncation": a.truncation, "interpolate": a.interpolate, "mix": a.mix}
+    sheet = Path(a.out).suffix.lower() in WRITABLE
+    if sheet:
+        _free(Path(a.out), a.overwrite)
     if a.text_file:
         if Path(a.out).suffix:
             raise ValueError(f"{a.out}: many texts make single images; name a folder")
-        lines = Path(a.text_file).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(a.text_file).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise ValueError(f"{a.text_file}: is no text in UTF-8; write one text a line") from None
         texts = [(place, line.strip()) for place, line in enumerate(lines, 1) if line.strip()]
         if not texts:
             raise ValueError(f"{a.text_file}: has no text in it; write one a line")
         for place, text in texts:
             name = re.sub(r"[\W_]+", "-", text.lower()).strip("-")[:60]
             for number, image in enumerate(pipe.ask(**controls, text=text).sample(a.count, **options)):
-                write(Path(a.out) / f"{place:04d}-{name}-{number:02d}.png", Picture.from_pil(image))
+                path = Path(a.out) / f"{place:04d}-{name}-{number:02d}.png"
+                write(_free(path, a.overwrite), Picture.from_pil(image))
         return
     images = pipe.sample(a.count, **options)
-    if Path(a.out).suffix.lower() in WRITABLE:
+    if sheet:
         from torchvision.transforms.functional import to_tensor
         from torchvision.utils import make_grid
 
         columns = a.interpolate or max(1, round(len(images) ** 0.5))
-        sheet = make_grid([to_tensor(image) for image in images], nrow=columns, padding=2)
-        write(a.out, Picture((sheet.permute(1, 2, 0).numpy() * 255).round().astype("uint8")))
+        tiles = make_grid([to_tensor(image) for image in images], nrow=columns, padding=2)
+        write(a.out, Picture((tiles.permute(1, 2, 0).numpy() * 255).round().astype("uint8")))
         return
-    for place, image in enumerate(images):
-        write(Path(a.out) / f"{a.seed}-{place:05d}.png", Picture.from_pil(image))
+    paths = [Path(a.out) / f"{a.seed}-{place:05d}.png" for place in range(len(images))]
+    for path in paths:
+        _free(path, a.overwrite)
+    for path, image in zip(paths, images, strict=True):
+        write(path, Picture.from_pil(image))
 
 
 def _classify(a: argparse.Namespace) -> int:
@@ -285,6 +298,7 @@ def _classify(a: argparse.Namespace) -> int:
     from img2img.data.labelled import labels_in
     from img2img.imaging.tree import Report, fail
 
+    _free(Path(a.out), a.overwrite)
     pipe, report = img2img.load(a.model, device=a.device, precision=a.precision), Report()
     names = sorted(set(labels_in(a.names)[1])) if a.names else None
     found = pipe.classify(files_in(a.folder), failed=partial(fail, report))
@@ -298,12 +312,29 @@ def _classify(a: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
+def _free(path: Path, overwrite: bool) -> Path:
+    """Return a path that may be written to.
+
+    Raises:
+        ValueError: it is a folder, or a file and nobody said to replace it.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: exists; choose another name, or replace it with --overwrite")
+    return path
+
+
 def _train(a: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from img2img.recipe import read
 
+    if a.devices < 1:
+        raise ValueError(f"--devices {a.devices} must be 1 or more")
     if a.dry_run:
-        page = read(a.recipe).override(a.set)
-        print((page.override({"train.images": a.images}) if a.images else page).toml(), end="")
+        page = replace(read(a.recipe), measured=[]).override(a.set)
+        print((page if a.images is None else page.override({"train.images": a.images})).toml(), end="")
         return
     options = {
         "recipe": a.recipe,
@@ -340,7 +371,7 @@ def _evaluate(a: argparse.Namespace) -> None:
     found = img2img.evaluate(
         a.model,
         a.data or [],
-        metrics=a.metrics.split(","),
+        metrics=a.metrics,
         images=a.images,
         seed=a.seed,
         device=a.device,
@@ -381,9 +412,12 @@ def _models(a: argparse.Namespace) -> None:
     if a.json:
         print(json.dumps(found))
         return
+    if not found:
+        raise ValueError(f"no page is called {a.pattern}; try '*{a.pattern.strip('*')}*', or img2img models for all")
+    wide = [max(len(entry[key]) for entry in found) for key in ("name", "task")]
     for entry in found:
         print(
-            f"{entry['name']:16} {entry['task']:14} {entry['about']}"
+            f"{entry['name']:{wide[0]}}  {entry['task']:{wide[1]}}  {entry['about']}"
             + (f" [{', '.join(entry['weights'])}]" if entry["weights"] else "")
         )
 

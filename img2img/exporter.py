@@ -48,7 +48,7 @@ def export(source: str | Path | Pipeline, target: str | Path, *, check: bool = T
     """
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"export needs {', '.join(missing)}: pip install 'img2img[export]'")
+        raise ValueError(f"export needs {', '.join(missing)}: pip install {' '.join(missing)}")
     target = Path(target)
     if target.suffix.lower() != ".onnx":
         raise ValueError(f"{target}: the file's name must end in .onnx")

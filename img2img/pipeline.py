@@ -22,6 +22,9 @@ from img2img.imaging.picture import Picture, read
 from img2img.recipe import Recipe, locate
 from img2img.systems.system import System, restore
 
+LEAST = 4
+"""Smallest tile in pixels: smaller ones would be almost all overlap."""
+
 FAITHFUL = 50.0
 """Decibels between the results in bf16 and fp32 below which bf16 is not chosen by itself."""
 
@@ -56,6 +59,7 @@ class Pipeline:
         self.name, self.task, self.scale, self.channels, self.span = name, task, scale, channels, span
         self.margin, self.verb, self.recipe, self.system = margin, verb, recipe, system
         self.outputs = outputs or channels
+        self.silent = False  # whether it draws what a text says, and none was given
         self.multiple = getattr(network, "multiple", 1)
         self._plain = network.eval().requires_grad_(False)
         self._cost: dict[torch.dtype, float] = {}
@@ -167,6 +171,16 @@ class Pipeline:
         found = ((found - low) / (high - low)).clamp(0, 1).to(batch.device, batch.dtype)
         return found if batch.dim() == 4 else found[0]
 
+    def check(self, *, scale: float | None = None, size: str | None = None, tile: int | None = None) -> None:
+        """Refuse options that no image can be made by.
+
+        Raises:
+            ValueError: a scale, size or tile outside its range.
+        """
+        wanted_size(1, 1, self.scale if scale is None else scale, size)
+        if tile is not None and tile != 0 and tile < LEAST:
+            raise ValueError(f"tile = {tile} must be 0 (the whole image at once), or {LEAST} pixels or more")
+
     @torch.inference_mode()
     def picture(
         self,
@@ -191,9 +205,8 @@ class Pipeline:
         Raises:
             ValueError: a scale, size or tile outside its range.
         """
+        self.check(scale=scale, size=size, tile=tile)
         target = wanted_size(picture.width, picture.height, self.scale if scale is None else scale, size)
-        if tile is not None and tile < 0:
-            raise ValueError(f"tile = {tile} must be 0 (the whole image at once) or more")
         network, dtype = self.network, self.dtype
         if picture.pixels.dtype == np.uint16 and self.automatic and dtype is not torch.float32:
             self.exact = self.exact or self._ready(torch.float32)
@@ -248,6 +261,7 @@ class Pipeline:
         if self.system is None:
             raise ValueError(f"{self.name} (task {self.task}): has no {next(iter(controls))!r} to choose")
         self._plain = _deployed(self.system, controls).eval().requires_grad_(False)
+        self.silent = _silent(self.system, controls)
         self.network, self.exact = self._ready(self.dtype), None
         return self
 
@@ -309,6 +323,8 @@ class Pipeline:
         Raises:
             ValueError: the system makes images of images, not of noise, or none that such a choice is for.
         """
+        if self.silent:
+            raise ValueError(f"{self.name}: draws what a text says; give one, e.g. --text 'a red heart'")
         z = self.latents(count, seed)
         if interpolate:
             share = torch.arange(interpolate).repeat(count) / interpolate
@@ -429,6 +445,7 @@ def load(name: str | Path, *, device: str | None = None, precision: str | None =
                 recipe=recipe,
                 system=system,
             )
+            found.silent = _silent(system, controls)
         except (RuntimeError, TypeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"{path}: its generator does not do the task {recipe.task} ({reason})") from error
@@ -441,6 +458,10 @@ def _deployed(system: System, controls: dict[str, Any]) -> nn.Module:
         if key not in known and "controls" not in known:
             raise ValueError(f"{system.recipe.name}: has no {key!r} to choose, but {', '.join(known)}")
     return system.deployed(**controls)
+
+
+def _silent(system: System, controls: dict[str, Any]) -> bool:
+    return "text" in inspect.signature(system.deployed).parameters and not str(controls.get("text", "")).strip()
 
 
 def wanted_size(width: int, height: int, scale: float, size: str | None = None) -> tuple[int, int]:

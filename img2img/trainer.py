@@ -160,6 +160,9 @@ class Trainer:
                 path.write_text(self.recipe.toml(), encoding="utf-8")
         total = math.ceil(plan.images / self.images_per_step)
         line: dict[str, Any] = {}
+        if self.step >= total and main:
+            said = f"{self.recipe.name}: {self.images} images are done already; ask for more (--images) to go on"
+            tqdm.write(said, file=sys.stderr)
         asked: list[int] = []
         handlers = {name: signal.signal(name, lambda number, frame: asked.append(number)) for name in self._signals()}
         board = self._board() if main else None
@@ -421,6 +424,8 @@ class Trainer:
         if missing := {"step", "seed", "world"} - header.keys():
             raise ValueError(f"{path}: holds weights only (no {sorted(missing)[0]}), so no run can go on from it")
         theirs, mine = Recipe.parse(header["recipe"], str(path)), self.recipe
+        if theirs.name != mine.name:
+            raise ValueError(f"{self.out}: holds a run of {theirs.name}, not of {mine.name}; choose another --out")
         # Lengths and logging may change between runs; what shapes the game may not.
         shaping = ("networks", "schedule", "adversarial", *TERMS, "unroll", "consensus", "data", "clip_weights")
         for key in (*shaping, "optimizer"):

@@ -37,10 +37,11 @@ OPTIONS = {
         "interpolate",
         "mix",
         "out",
+        "overwrite",
         "device",
         "precision",
     },
-    "classify": {"folder", "model", "names", "out", "device", "precision"},
+    "classify": {"folder", "model", "names", "out", "overwrite", "device", "precision"},
     "train": {
         *("recipe", "data", "validation", "out", "images", "seed", "set", "dry_run", "compile", "devices", "no_check"),
         *("device", "precision", "rollback"),
@@ -147,6 +148,58 @@ def test_errors_are_one_line(failing, trained, photos, tmp_path):
     assert "bad.toml" in failing("show", tmp_path / "bad.toml")
     (tmp_path / "bad.safetensors").write_bytes(b"\0" * 100)
     assert "bad.safetensors" in failing("upscale", image, "-o", tmp_path, "--model", tmp_path / "bad.safetensors")
+
+
+def test_options_that_cannot_be_are_told_once(failing, trained, photos, tmp_path):
+    """Before any image is read."""
+    command = ("upscale", photos / "validation", "-o", tmp_path / "out", "--model", trained["upscaler"])
+    assert "scale -2.0 must be over 0" in failing(*command, "--scale", -2)
+    assert "size '3840' is none of WIDTHx" in failing(*command, "--size", 3840)
+    assert "tile = 1 must be 0" in failing(*command, "--tile", 1)
+    assert not (tmp_path / "out").exists()
+    image = photos / "validation" / "0.png"
+    assert "ends like no image" in failing("upscale", image, "-o", tmp_path / "o.xyz", "--model", trained["upscaler"])
+    assert "try '*zzz*'" in failing("models", "zzz*")
+    train = ("train", "wgan_gp", "--data", photos, "-o", tmp_path / "run")
+    assert "train.images is 0" in failing(*train, "--images", 0)
+    assert "--devices 0 must be 1 or more" in failing(*train, "--devices", 0)
+
+
+def test_what_is_there_is_not_replaced_unasked(failing, trained, tmp_path):
+    (tmp_path / "mine.png").write_text("mine")
+    for command, name in (("synthesize", "painter"), ("classify", "painter")):
+        model = [trained[name]] if command == "synthesize" else [tmp_path, "--model", trained[name]]
+        assert "mine.png: exists" in failing(command, *model, "-o", tmp_path / "mine.png")
+    assert (tmp_path / "mine.png").read_text() == "mine"
+    assert "is a folder" in failing("classify", tmp_path, "--model", trained["painter"], "-o", tmp_path)
+    options = ["-n", "1", "--device", "cpu", "--precision", "fp32", "-o", str(tmp_path / "mine.png")]
+    assert main(["synthesize", str(trained["painter"]), "--overwrite", *options]) == 0
+    assert Image.open(tmp_path / "mine.png").size[0] > 1
+
+
+def test_what_was_measured_is_not_of_a_run(pages, folders, tmp_path, capsys):
+    page = pages["upscaler"] | {"measured": [{"metric": "psnr", "value": 99.0}]}
+    (tmp_path / "page.json").write_text(json.dumps(page))
+    command = ["train", str(tmp_path / "page.json"), "--data", str(folders["upscaler"][0]), "-o", str(tmp_path / "run")]
+    assert main([*command, "--dry-run"]) == 0 and "measured" not in capsys.readouterr().out
+    assert main([*command, "--images", "2", "--device", "cpu", "--precision", "fp32"]) == 0
+    assert "measured" not in img2img.describe(tmp_path / "run")
+    capsys.readouterr()
+    assert main([*command, "--images", "2", "--device", "cpu", "--precision", "fp32"]) == 0
+    assert "2 images are done already; ask for more (--images)" in capsys.readouterr().err
+    pages["painter"]["name"] = "another"
+    (tmp_path / "page.json").write_text(json.dumps(pages["painter"]))
+    assert main([*command, "--images", "9"]) == 1
+    assert "holds a run of upscaler, not of another" in capsys.readouterr().err
+
+
+def test_folders_of_halves_are_told(pages, smooth, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(smooth(0, 16, 32)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "page.json").write_text(json.dumps(pages["translator"]))
+    command = ["train", str(tmp_path / "page.json"), "--data", str(tmp_path / "photos"), "-o", str(tmp_path / "run")]
+    assert main([*command, "--images", "2", "--device", "cpu", "--precision", "fp32"]) == 0
+    assert f"{tmp_path / 'photos'}: its images are read as pairs" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -297,15 +297,17 @@ def test_load_and_the_verbs(trained, image):
 
 
 def test_evaluate(trained, photos, pairs):
-    found = img2img.evaluate(trained["upscaler"], photos / "validation", device="cpu", precision="fp32", progress=False)
-    assert found.keys() == {"psnr", "ssim"} and 5 < found["psnr"] < 60 and -1 <= found["ssim"] <= 1
     options = {"device": "cpu", "precision": "fp32", "progress": False}
+    found = img2img.evaluate(trained["upscaler"], photos / "validation", metrics="psnr, ssim", **options)
+    assert found.keys() == {"psnr", "ssim"} and 5 < found["psnr"] < 60 and -1 <= found["ssim"] <= 1
+    assert (photos / "train").is_dir()  # beside it, so that the folder of both stands for what was held out
+    assert img2img.evaluate(trained["upscaler"], photos, **options) == {"psnr": found["psnr"]}  # its page's metric
     found = img2img.evaluate(trained["translator"], pairs / "validation", metrics=["l1", "psnr"], **options)
     assert 0 < found["l1"] < 1
     with pytest.raises(ValueError, match="unknown metric 'pnsr'; did you mean 'psnr'"):
         img2img.evaluate(trained["upscaler"], photos / "validation", metrics=["pnsr"], **options)
     with pytest.raises(ValueError, match="no target to compare"):
-        img2img.evaluate(trained["painter"], photos / "validation", **options)
+        img2img.evaluate(trained["painter"], photos / "validation", metrics="psnr", **options)
 
 
 def test_evaluating_a_perfect_upscaler(tmp_path, monkeypatch):

@@ -203,6 +203,13 @@ def partners(folders: str | Path | Sequence[str | Path]) -> tuple[list[tuple[Pat
     return [(left[name], right[name]) for name in sorted(left)], False
 
 
+def side_by_side(folders: Sequence[Path]) -> bool:
+    """Return whether the images of a folder are read as pairs, A in the left half and B in the right (see `Pairs`)."""
+    where = folders[0]
+    table = where.suffix.lower() == ".csv" or (where / TABLE).is_file()
+    return len(folders) == 1 and not table and not all((where / side).is_dir() for side in "AB")
+
+
 def halves_in(folder: Path) -> list[Path]:
     """Return the images of a folder whose halves are pairs.
 

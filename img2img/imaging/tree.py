@@ -177,6 +177,10 @@ class _Plan:
         if any(mark in suffix for mark in "/\\\0"):
             raise ValueError(f"the suffix '{suffix}' must not contain a folder")
         self.single = output.suffix.lower() in READABLE and not output.is_dir()
+        if not self.single and output.suffix and not output.is_dir() and len(inputs) == 1 and inputs[0].is_file():
+            raise ValueError(
+                f"{output}: is no folder that is there, and ends like no image; use one of {' '.join(WRITABLE)}"
+            )
         if self.single:
             if output.suffix.lower() not in WRITABLE:
                 raise ValueError(f"{output}: cannot write '{output.suffix}'; use one of {' '.join(WRITABLE)}")

@@ -86,7 +86,7 @@ def community(path: str | Path) -> Pipeline:
     try:
         import spandrel
     except ImportError:
-        raise ValueError(f"{path}: a community upscaler needs spandrel: pip install 'img2img[community]'") from None
+        raise ValueError(f"{path}: a community upscaler needs spandrel: pip install spandrel") from None
     state = _state(path)
     try:
         descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)

