@@ -229,7 +229,7 @@ def test_networks_for_other_purposes_are_refused(tmp_path, monkeypatch, purpose)
 def test_without_spandrel_the_extra_is_named(tmp_path, monkeypatch):
     path = saved(compact(), tmp_path / "net.pth")
     monkeypatch.setitem(__import__("sys").modules, "spandrel", None)
-    with pytest.raises(ValueError, match=r"net.pth: .*pip install 'img2img\[community\]'"):
+    with pytest.raises(ValueError, match=r"net.pth: .*pip install spandrel"):
         community(path)
 
 

@@ -213,7 +213,7 @@ def test_hed_reader(tmp_path):
 
 def test_hed_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(ValueError, match=r"pip install 'img2img\[judge\]'"):
+    with pytest.raises(ValueError, match=r"pip install h5py"):
         module._read_hed(None)
 
 

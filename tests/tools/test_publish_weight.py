@@ -36,6 +36,21 @@ def test_weight_and_card(run, tmp_path):
     assert {name.split(".")[0] for name in kept} == {"generator"}, "nothing that only training needs"
 
 
+def test_figures_stay_on_the_page(run, tmp_path):
+    tensors, header = checkpoint.load(run / "last.safetensors")
+    header["recipe"]["measured"] = [{"metric": "psnr", "value": 30.0}]
+    checkpoint.save(tmp_path / "told.safetensors", tensors, header)
+    publish_weight.publish(tmp_path / "told.safetensors", "told.x4", "photos", tmp_path / "shelf")
+    written = checkpoint.header(tmp_path / "shelf" / "told.x4.safetensors")["recipe"]
+    assert "measured" not in written and written["name"] == "fast"
+
+
+@pytest.mark.parametrize("name", ["foo", "fast.", ".x4", "../fast.x4", "fast.x4/b"])
+def test_a_name_without_a_variant_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="is not PAGE.VARIANT: .* e.g. fast.x4"):
+        publish_weight.publish(tmp_path, name, "photos", tmp_path)
+
+
 def test_what_halves_cannot_hold_is_refused(run, tmp_path):
     path = tmp_path / "large.safetensors"
     tensors, header = checkpoint.load(run / "last.safetensors")

@@ -10,6 +10,7 @@ import scoreboard as board_tool
 import torch
 from PIL import Image
 
+from img2img import checkpoint
 from img2img.recipe import read, root
 from img2img.systems.system import build
 from img2img.trainer import Trainer
@@ -151,6 +152,31 @@ def test_what_cannot_be_measured_is_no_result(squares, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="nothing was measured; name a folder with train/ and validation/"):
         board_tool.train_one(recipe, [squares], tmp_path / "run", 0)
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+FALLING = {"lr": 1e-3, "decay": "linear"}
+LATER = {"lr": 1e-3, "generator": {"decay": "cosine"}}
+
+
+@pytest.mark.parametrize("optimizer, anew", [(FALLING, True), (LATER, True), ({"lr": 1e-3}, False)])
+def test_a_rate_that_falls_starts_anew_at_another_length(optimizer, anew, tmp_path, monkeypatch):
+    """What comes out is what the new length alone gives; a rate that stands still goes on, and comes there too."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    small = {"networks.generator.width": 8, "networks.discriminator.width": 8, "train.batch": 64}
+    small |= {"validate.images": 50, "optimizer": optimizer, "train.images": 128}
+    recipe = read("deligan").override(small)
+    longer = recipe.override({"train.images": 256})
+    run = tmp_path / "run"
+    board_tool.train_one(recipe, None, run, 0)
+    (run / "mark").touch()
+    # Another page of the same length is no reason.
+    board_tool.train_one(recipe.override({"train.log_images": 64}), None, run, 0)
+    assert (run / "mark").exists()
+    found, alone = (board_tool.train_one(longer, None, folder, 0) for folder in (run, tmp_path / "alone"))
+    assert (run / "mark").exists() == (not anew) and found["images"] == 256
+    assert found["validation/modes[ring-8]"] == alone["validation/modes[ring-8]"]
+    weights = [checkpoint.load(folder / "last.safetensors", "generator.")[0] for folder in (run, tmp_path / "alone")]
+    assert weights[0] and all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_what_the_paper_said_stands_on_the_page():
