@@ -72,10 +72,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in img2img train")
     a = parser.parse_args()
     rows = []
-    for seed in range(a.seeds):
-        options = {"images": a.images, "set": a.set, "doctor": False, "shown": a.shown}
-        rows.append(measure(a.page, a.source, a.target, a.out / f"{a.page}-{seed}", seed=seed, **options))
-        print(json.dumps({"seed": seed} | {name: round(value, 4) for name, value in rows[-1].items()}), flush=True)
+    try:
+        for seed in range(a.seeds):
+            options = {"images": a.images, "set": a.set, "doctor": False, "shown": a.shown}
+            rows.append(measure(a.page, a.source, a.target, a.out / f"{a.page}-{seed}", seed=seed, **options))
+            print(json.dumps({"seed": seed} | {name: round(value, 4) for name, value in rows[-1].items()}), flush=True)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"benchmark_adaptation: {error}\n")
     for name in rows[0]:
         values = [row[name] for row in rows]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0

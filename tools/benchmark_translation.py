@@ -44,14 +44,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     a = parser.parse_args()
     metrics, rows = a.metrics.split(","), {}
-    for text in a.models:
-        name, _, model = text.rpartition("=")
-        pipe = img2img.load(model, precision="fp32")
-        data = pipe.recipe.data
-        if not rows:
-            rows["the input itself"] = identity(a.data, data.size, data.channels, a.direction, metrics)
-        found = evaluate(pipe, [a.data], metrics=metrics)
-        rows[name or model] = {metric: found.get(f"{metric}_{a.direction}", found[metric]) for metric in metrics}
+    try:
+        for text in a.models:
+            name, _, model = text.rpartition("=")
+            pipe = img2img.load(model, precision="fp32")
+            if pipe.verb != "translate":
+                raise ValueError(f"{model} is no translator (task {pipe.task}); see: img2img models")
+            data = pipe.recipe.data
+            if not rows:
+                rows["the input itself"] = identity(a.data, data.size, data.channels, a.direction, metrics)
+            found = evaluate(pipe, [a.data], metrics=metrics)
+            rows[name or model] = {metric: found.get(f"{metric}_{a.direction}", found[metric]) for metric in metrics}
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"benchmark_translation: {error}\n")
     print(json.dumps(rows, indent=2) if a.json else table(rows, metrics))
 
 

@@ -60,8 +60,8 @@ def main() -> None:
         if not hasattr(system, "encode"):
             raise ValueError(f"{a.run}: the task {system.recipe.task} has no encoder")
         found = codes(system, a.data, a.images, a.seed)
-    except ValueError as error:
-        parser.exit(1, f"{error}\n")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"compare_latents: {error}\n")
     distance, probability = two_sample(found, system.latents(len(found), found.device), seed=a.seed)
     deviations = found.std(0)
     print(

@@ -117,8 +117,8 @@ def main() -> None:
             raise ValueError(f"{a.model}: draws the class that it is asked for; use a generator without classes")
         way = direction(pipe, a.network, a.label, folder=a.data, samples=a.samples, seed=a.seed)
         images, read = along(pipe, a.network, a.label, way, a.multiples, count=a.count, seed=a.seed + 1)
-    except ValueError as error:
-        parser.exit(1, f"{error}\n")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"draw_concepts: {error}\n")
     sheet = make_grid(images[: a.rows].flatten(0, 1), nrow=len(a.multiples))
     write(a.out, Picture((sheet.permute(1, 2, 0) * 255).round().byte().numpy()))
     means = read.mean(0)

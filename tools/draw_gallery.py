@@ -131,8 +131,8 @@ def main() -> None:
                 raise ValueError(f"{name} (task {pipe.task}) makes images from images, and has no draws to show")
             found = rows(pipe.system, Path(folder), count=a.count, seed=a.seed, network=a.network)
             panels.append(panel(Path(name).name, found))
-    except ValueError as error:
-        parser.exit(1, f"{error}\n")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"draw_gallery: {error}\n")
     left, width, height = 0, sum(each.width for each in panels), max(each.height for each in panels)
     sheet = Image.new("RGB", (width + SPACE * (len(panels) - 1), height), "white")
     for each in panels:

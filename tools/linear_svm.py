@@ -123,8 +123,8 @@ def main() -> None:
             ours, theirs = rows(learnt), rows(judged)
             table[name] = round(accuracy(ours.numpy(), labels, theirs.numpy(), truth), 4)
             table[f"{name}_values"] = ours.shape[1]
-    except ValueError as error:
-        parser.exit(1, f"{error}\n")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"linear_svm: {error}\n")
     print(json.dumps(table))
 
 

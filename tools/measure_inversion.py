@@ -51,8 +51,8 @@ def main() -> None:
         # Another seed than the search starts from, which would begin where it is to end.
         samples = pipe.draw(pipe.latents(len(held), a.seed + 1))
         found = {name: errors(pipe, each, a.steps, a.seed) for name, each in (("samples", samples), ("held out", held))}
-    except ValueError as error:
-        parser.exit(1, f"{error}\n")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"measure_inversion: {error}\n")
     print(json.dumps({"images": len(held), "steps": a.steps} | found))
 
 

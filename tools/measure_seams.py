@@ -42,15 +42,19 @@ def main() -> None:
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--tile", type=int, default=128)
     a = parser.parse_args()
-    pixels = rgb(a.image)
-    print("|  | whole image | our tiles | tiles apart | most that our tiles differ, grey levels | mean |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for model in a.models:
-        whole, ours = (img2img.translate(pixels, model=model, precision="fp32", tile=tile) for tile in (0, a.tile))
-        seams = [seam(each, a.tile) for each in (whole, ours, apart(pixels, a.tile, model))]
-        differ = np.abs(whole.astype(int) - ours.astype(int))
-        numbers = " | ".join(f"{value:.3f}" for value in seams)
-        print(f"| {model} | {numbers} | {differ.max()} | {differ.mean():.2f} |")
+    lines = ["|  | whole image | our tiles | tiles apart | most that our tiles differ, grey levels | mean |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    try:
+        pixels = rgb(a.image)
+        for model in a.models:
+            whole, ours = (img2img.translate(pixels, model=model, precision="fp32", tile=tile) for tile in (0, a.tile))
+            seams = [seam(each, a.tile) for each in (whole, ours, apart(pixels, a.tile, model))]
+            differ = np.abs(whole.astype(int) - ours.astype(int))
+            numbers = " | ".join(f"{value:.3f}" for value in seams)
+            lines.append(f"| {model} | {numbers} | {differ.max()} | {differ.mean():.2f} |")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"measure_seams: {error}\n")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,16 @@ def measure(
         images: how many are drawn, and at most compared with.
         network: whose features judge.
         seed: of the latents, which are the same for all rows.
+
+    Raises:
+        ValueError: a model that does not draw one image of each latent, or no real images in the folder.
     """
+    # CoGAN draws two images of a latent, and its data have two sides.
+    if pipe.verb != "synthesize" or pipe.system.layout == "unpaired":
+        raise ValueError(
+            f"{pipe.name} (task {pipe.task}) does not draw one image of each latent; "
+            "name a generator of noise or of classes"
+        )
     source = pipe.system.source([folder], validation=True)
     real = torch.cat([batch["real"] for batch in together(source, seed, images)]) / 2 + 0.5
     judges = {name: metric(f"{name}[{network}]") for name in METRICS}
@@ -90,9 +99,12 @@ def main() -> None:
     parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS)
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
-    pipe = load(a.model, device="cpu", precision="fp32")
-    rows = measure(pipe, a.data, tuple(a.thresholds), images=a.images, network=a.network, seed=a.seed)
-    plot(rows, a.out)
+    try:
+        pipe = load(a.model, device="cpu", precision="fp32")
+        rows = measure(pipe, a.data, tuple(a.thresholds), images=a.images, network=a.network, seed=a.seed)
+        plot(rows, a.out)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"plot_truncation: {error}\n")
     print(table(rows))
 
 

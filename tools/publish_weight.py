@@ -6,6 +6,7 @@ For example: python tools/publish_weight.py runs/fast.x4 fast.x4 --data photos
 import argparse
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +23,20 @@ def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
 
     Only the networks that inference needs are kept, by their averaged weights. What the page started from stays in it
     by a weight's name; a file or folder of this machine is left out.
+
+    Raises:
+        ValueError: no such run, a name that is not PAGE.VARIANT, or a weight that does not fit half precision.
     """
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)+", name):
+        raise ValueError(f"the name {name!r} is not PAGE.VARIANT: a page, a dot and what was learnt, e.g. fast.x4")
     source = locate(run, weights=True)
     header = checkpoint.header(source)
     recipe = Recipe.parse(header["recipe"], str(source))
     roles = lookup("task", recipe.task).inference
     tensors = {f"{role}.{key}": value for role in roles for key, value in weights_of(source, role).items()}
-    recipe = replace(recipe, init={role: name for role, name in recipe.init.items() if not Path(name).exists()})
+    kept = {role: start for role, start in recipe.init.items() if not Path(start).exists()}
+    # Figures belong to the page, which goes on changing when the weight does not.
+    recipe = replace(recipe, init=kept, measured=[])
     halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     lost = [key for key, value in halves.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if lost:
@@ -62,7 +70,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="data set it was trained on, a page of datasets/")
     parser.add_argument("--shelf", type=Path, default=root("weights"))
     a = parser.parse_args()
-    print(json.dumps(publish(a.run, a.name, a.data, a.shelf), indent=2))
+    try:
+        print(json.dumps(publish(a.run, a.name, a.data, a.shelf), indent=2))
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"publish_weight: {error}\n")
 
 
 if __name__ == "__main__":

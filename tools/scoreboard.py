@@ -7,6 +7,7 @@ import argparse
 import json
 import multiprocessing
 import shlex
+import shutil
 import sys
 import time
 import tomllib
@@ -47,6 +48,8 @@ def label(run: dict[str, Any]) -> str:
 def train_one(recipe: Recipe, data: list[Path] | None, out: Path, seed: int) -> dict[str, Any]:
     """Train a page, or go on with it; return its last validation and the seconds of all sittings.
 
+    A page whose rate decays starts anew, its folder is removed, where it was run for another number of images.
+
     Raises:
         ValueError: the folder holds a run of another game, or there was nothing to validate on.
     """
@@ -57,9 +60,12 @@ def train_one(recipe: Recipe, data: list[Path] | None, out: Path, seed: int) -> 
 
     target, wanted = out / "result.json", recipe.toml()
     page, clock = out.parent / f"{out.name}.toml", out / "seconds.json"
-    # A larger budget goes on with the run.
     if target.is_file() and page.is_file() and page.read_text(encoding="utf-8") == wanted:
         return json.loads(target.read_text(encoding="utf-8"))
+    # Another budget goes on with the run, but not where the rate has fallen towards the end of the one before.
+    decays = any(recipe.optimizer_for(phase).decay != "constant" for phase in recipe.schedule)
+    if decays and page.is_file() and out.is_dir() and read(page).train.images != recipe.train.images:
+        shutil.rmtree(out)
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
@@ -177,7 +183,9 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for runs, table and pictures")
     parser.add_argument("--data", nargs="+", type=Path, help="the images, where the section needs some")
     parser.add_argument("--only", nargs="+", metavar="PAGE", help="these pages alone")
-    parser.add_argument("--images", type=int, help="budget of a run in place of the section's")
+    parser.add_argument(
+        "--images", type=int, help="budget of a run in place of the section's; a run whose rate decays starts anew"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", help="in place of the section's")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each on one core (default 1)")
     a = parser.parse_args()

@@ -94,23 +94,12 @@ def shelve(network: nn.Module, name: str, recipe: dict, facts: dict, shelf: Path
     return card
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", required=True, nargs="+", type=Path, help="folders with train/ and validation/, or of train's classes"
-    )
-    parser.add_argument(
-        "--validation", nargs="+", type=Path, help="labelled folders to measure on; default: validation/ of --data"
-    )
-    parser.add_argument("--name", help="put it on the shelf under this name; default: only measure")
-    parser.add_argument("--size", type=int, default=28, help="side of the images in pixels (default 28)")
-    parser.add_argument("--channels", type=int, default=1, choices=(1, 3))
-    parser.add_argument("--width", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shelf", type=Path, default=root("weights") / "classifiers")
-    a = parser.parse_args()
+def learn(a: argparse.Namespace) -> dict:
+    """Train as the command line says, put the classifier on the shelf where it has a name, and return its facts.
+
+    Raises:
+        ValueError: a folder without classes, or folders of other classes.
+    """
     folders = [each / "train" if (each / "train").is_dir() else each for each in a.data]
     learnt = [Labelled(folder, a.size, a.channels) for folder in folders]
     names = learnt[0].names
@@ -131,7 +120,30 @@ def main() -> None:
     seconds = round(time.perf_counter() - start, 1)
     if a.name:
         facts = publish(network, a.name, a.size, facts, a.shelf)
-    print(json.dumps(facts | {"seconds": seconds}))
+    return facts | {"seconds": seconds}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", required=True, nargs="+", type=Path, help="folders with train/ and validation/, or of train's classes"
+    )
+    parser.add_argument(
+        "--validation", nargs="+", type=Path, help="labelled folders to measure on; default: validation/ of --data"
+    )
+    parser.add_argument("--name", help="put it on the shelf under this name; default: only measure")
+    parser.add_argument("--size", type=int, default=28, help="side of the images in pixels (default 28)")
+    parser.add_argument("--channels", type=int, default=1, choices=(1, 3))
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shelf", type=Path, default=root("weights") / "classifiers")
+    a = parser.parse_args()
+    try:
+        print(json.dumps(learn(a)))
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"train_classifier: {error}\n")
 
 
 if __name__ == "__main__":

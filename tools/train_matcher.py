@@ -67,20 +67,18 @@ def accuracy(network: Matcher, images: Captioned, seed: int = 0) -> float:
     return round(metric.compute(), 4)
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, type=Path, help="captioned folder with train/ and validation/")
-    parser.add_argument("--name", help="put it on the shelf under this name; default: only measure")
-    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels (default 32)")
-    parser.add_argument("--width", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sentences", action="store_true", help="have a pretrained network read captions; to measure")
-    parser.add_argument("--shelf", type=Path, default=root("weights") / "classifiers")
-    a = parser.parse_args()
-    if a.sentences and a.name:
-        parser.error("--sentences is for measuring: what validates reads captions in pieces; leave out --name")
+def learn(a: argparse.Namespace) -> dict:
+    """Train as the command line says, put the matcher on the shelf where it has a name, and return its facts.
+
+    Raises:
+        ValueError: a folder without captioned images for training and validation.
+    """
+    for part in ("train", "validation"):
+        if not (a.data / part / "captions.csv").is_file():
+            raise ValueError(
+                f"{a.data}: has no {part}/captions.csv; give a folder with train/ and validation/, each of which holds "
+                "images and captions.csv (file,name)"
+            )
     read = sentence if a.sentences else pieces
 
     def sets(part: str, **options: bool) -> list[Captioned]:
@@ -102,7 +100,27 @@ def main() -> None:
         facts |= {"learnt_from": "train and validation; accuracies are of a twin that learnt from train alone"}
         facts |= {"accuracy_known": accuracy(network, held[0]), "accuracy_in_boxes_known": accuracy(network, held[1])}
         facts = shelve(network, a.name, {"network": network.options}, facts | settings, a.shelf)
-    print(json.dumps(facts | {"seconds": round(time.perf_counter() - start, 1)}))
+    return facts | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="captioned folder with train/ and validation/")
+    parser.add_argument("--name", help="put it on the shelf under this name; default: only measure")
+    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels (default 32)")
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sentences", action="store_true", help="have a pretrained network read captions; to measure")
+    parser.add_argument("--shelf", type=Path, default=root("weights") / "classifiers")
+    a = parser.parse_args()
+    if a.sentences and a.name:
+        parser.error("--sentences is for measuring: what validates reads captions in pieces; leave out --name")
+    try:
+        print(json.dumps(learn(a)))
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"train_matcher: {error}\n")
 
 
 if __name__ == "__main__":
