@@ -259,6 +259,8 @@ def glyphs(
         shift = middle - back @ (middle, middle)
         plan = [*back[0], shift[0], *back[1], shift[1]]
         turned = sheet.transform(sheet.size, Image.Transform.AFFINE, plan, Image.Resampling.BICUBIC)
+        if turned.getbbox() is None:
+            raise ValueError(f"{path}: draws nothing for {character!r}; leave the font out")
         inked = turned.crop(turned.getbbox())
         inked.thumbnail((size * 5 // 7, size * 5 // 7), Image.Resampling.BOX)
         ink = np.asarray(inked, float)

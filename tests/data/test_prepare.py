@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from img2img.data import fetch as fetching
 from img2img.data import prepare as module
@@ -291,6 +292,10 @@ def test_digits_of_fonts(tmp_path):
     assert len(pixels.unique(dim=0)) == 30
     read = trained("digits")(pixels / 255)[1].argmax(1)
     assert (read == labels).double().mean() > 0.6
+    for image in pixels[:, 0].numpy():  # placed as MNIST's are
+        assert np.abs(np.add(ndimage.center_of_mass(image), 0.5) - 14).max() <= 0.51
+        (rows,), (columns,) = np.nonzero(image.any(1)), np.nonzero(image.any(0))
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
 
 
 @pytest.mark.parametrize("characters", ["", "0:", "aA", "00"])
