@@ -48,9 +48,9 @@ def test_what_part_returns():
     assert part("network", {"type": "mlp", "inputs": 3, "width": 5}).layers[1].weight.shape == (5, 3)
     # A default is used where the part knows it and the page is silent.
     net = part("network", {"type": "patchgan", "width": 2}, channels=1, size=3)
-    assert net.layers[0].in_channels == 2
+    assert net.layers[0].in_channels == 1
     net = part("network", {"type": "patchgan", "width": 2, "channels": 3}, channels=1)
-    assert net.layers[0].in_channels == 6
+    assert net.layers[0].in_channels == 3
     assert part("fidelity", {"type": "l1"}, range=(0, 1))(real, real * 0).tolist() == [1, 1]
 
 
