@@ -187,7 +187,7 @@ def partners(folders: str | Path | Sequence[str | Path]) -> tuple[list[tuple[Pat
         where = where / TABLE
     if len(places) == 1 and where.suffix.lower() == ".csv":
         return [_present(where, line, pair) for line, *pair in rows(where)], False
-    if len(places) == 1 and not all((where / side).is_dir() for side in "AB"):
+    if side_by_side(places):
         return [(path, path) for path in halves_in(where)], True
     sides = dict(zip("AB", places, strict=True)) if len(places) == 2 else {side: where / side for side in "AB"}
     left, right = (

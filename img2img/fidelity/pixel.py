@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 
 def difference(output: Tensor, target: Tensor) -> Tensor:
@@ -17,17 +16,9 @@ def difference(output: Tensor, target: Tensor) -> Tensor:
     return output.to(wide) - target.to(wide)
 
 
-def l1(output: Tensor, target: Tensor, *, pool: int = 1) -> Tensor:
-    """Mean absolute difference of each sample: (N, ...) and (N, ...), any range, to (N,).
-
-    Args:
-        output: with ``pool`` over 1, (N, C, H, W).
-        target: of the same shape.
-        pool: side in pixels of the squares whose means are compared: over 1 the layout is held and strokes are free.
-            What is left of a square at the right or below does not count.
-    """
-    apart = difference(output, target)
-    return (avg_pool2d(apart, pool) if pool > 1 else apart).abs().flatten(1).mean(1)
+def l1(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of each sample: (N, ...) and (N, ...), any range, to (N,)."""
+    return difference(output, target).abs().flatten(1).mean(1)
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:

@@ -1,11 +1,8 @@
 """Coupled networks: two that share the layers which see what two domains have in common (Liu & Tuzel 2016)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from img2img.adversarial.stabilize import spectral_norm
 from img2img.networks.dcgan import small_normal, stages
 
 
@@ -53,16 +50,9 @@ class CoGANDiscriminator(nn.Module):
         width: channels after the first layer; they double with every halving.
         size: side of the images: 4, 5, 6 or 7 times a power of two.
         channels: image channels.
-        norm: "batch", of the images of one domain at a time; "none" where a penalty needs it; "spectral".
     """
 
-    def __init__(
-        self,
-        width: int = 64,
-        size: int = 32,
-        channels: int = 3,
-        norm: Literal["batch", "none", "spectral"] = "batch",
-    ) -> None:
+    def __init__(self, width: int = 64, size: int = 32, channels: int = 3) -> None:
         super().__init__()
         count, start = stages(size)
         self.own = nn.ModuleList(
@@ -70,14 +60,9 @@ class CoGANDiscriminator(nn.Module):
         )
         layers: list[nn.Module] = []
         for place in range(1, count):
-            before, after = width * 2 ** (place - 1), width * 2**place
-            layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=norm != "batch"))
-            layers += [nn.BatchNorm2d(after)] if norm == "batch" else []
-            layers.append(nn.LeakyReLU(0.2, True))
+            layers += [nn.Conv2d(width * 2 ** (place - 1), width * 2**place, 4, 2, 1), nn.LeakyReLU(0.2, True)]
         self.shared = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 2 ** (count - 1) * start**2, 1))
         self.apply(small_normal)
-        if norm == "spectral":
-            spectral_norm(self)
 
     def forward(self, x: Tensor, domain: int) -> Tensor:
         """Return how real images of domain 0 or 1 look."""
