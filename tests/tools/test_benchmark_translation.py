@@ -19,3 +19,19 @@ def test_the_input_itself_and_a_model_stand_in_one_table(trained, pairs, monkeyp
     sides = [[each.reshape(size, 2, size, 2, 3).mean((1, 3)).round() for each in side] for side in sides]
     wanted = np.mean([np.abs(a - b).mean() / 255 for a, b in zip(*sides, strict=True)])
     assert float(lines[2].split("|")[2]) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_pairs_are_drawn_as_columns(trained, pairs, tmp_path, monkeypatch, capsys):
+    folder, drawn = pairs / "validation", tmp_path / "grid.png"
+    arguments = [trained["translator"], trained["translator"], "--data", folder, "--metrics", "l1"]
+    arguments += ["--picture", drawn, "--columns", 2]
+    monkeypatch.setattr(sys, "argv", ["benchmark_translation", *map(str, arguments)])
+    tool.main()
+    found, size = np.asarray(Image.open(drawn), float), 16
+    assert found.shape == (4 * size, 2 * size, 3), "inputs, two models, targets"
+    for side, row in (("A", 0), ("B", 3)):
+        first = np.asarray(Image.open(sorted((folder / side).iterdir())[0]), float)
+        wanted = first.reshape(size, 2, size, 2, 3).mean((1, 3))
+        assert np.abs(found[row * size : (row + 1) * size, :size] - wanted).max() <= 1
+    assert np.array_equal(found[size : 2 * size], found[2 * size : 3 * size])
+    assert not np.array_equal(found[size : 2 * size], found[:size])

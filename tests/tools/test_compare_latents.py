@@ -43,7 +43,7 @@ def test_command_line(squares, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), "--data", str(squares), "--images", "4"])
     tool.main()
     found = json.loads(capsys.readouterr().out)
-    assert found["images"] == 4 and 0 < found["p"] <= 1
+    assert found["images"] == 4 and 0 < found["p"] <= 1 and 0 <= found["rejected"] <= 1
     recipe = read("dcgan").override({"data.size": 8, "networks.generator.width": 4, "networks.discriminator.width": 4})
     checkpoint.save(tmp_path / "last.safetensors", build(recipe).state_dict(), {"recipe": recipe.page()})
     with pytest.raises(SystemExit):
