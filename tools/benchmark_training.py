@@ -321,7 +321,7 @@ def frozen(*optimizers: Any) -> None:
 
 
 def narrow(page: Any, folder: Path, precision: str = "bf16") -> dict[str, dict[str, float]]:
-    """Compare a fresh critic's gradient under autocast to that in fp32, with its penalty (always fp32) and without.
+    """Compare a fresh critic's gradient under autocast to that in fp32, with its penalty and without.
 
     Returns:
         For each the length of the difference and of the gradient, in units of the one in fp32, and their cosine.

@@ -108,6 +108,31 @@ def test_autocast_changes_nothing(penalty):
         assert mixed.dtype == torch.float32 and torch.equal(plain, mixed)
 
 
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_mixed_runs_the_discriminator_in_bf16(penalty):
+    torch.manual_seed(8)
+    net = nn.Sequential(nn.Conv2d(3, 32, 3, stride=2), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(288, 1))
+    real, fake, seen = torch.randn(64, 3, 8, 8), torch.randn(64, 3, 8, 8), []
+    net[0].register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+
+    def gradient(dtype, **options):
+        torch.manual_seed(9)
+        net.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            values = penalty(net, real, fake, **options)
+        assert values.dtype == torch.float32
+        values.mean().backward()
+        return net[0].weight.grad.clone()
+
+    exact = gradient(torch.float32)
+    for dtype in (torch.float32, torch.float16):  # fp16 has no room for gradients of gradients
+        assert torch.equal(gradient(dtype, mixed=True), exact)
+    assert set(seen) == {torch.float32}
+    found = gradient(torch.bfloat16, mixed=True)
+    assert seen[-1] == torch.bfloat16
+    assert 0 < float((found - exact).norm() / exact.norm()) < 0.02
+
+
 def test_half_precision_samples_are_widened():
     torch.manual_seed(10)
     fake = torch.randn(2, 3, dtype=torch.bfloat16)
