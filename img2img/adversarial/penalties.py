@@ -38,16 +38,12 @@ def gradient_penalty(
     return (_gradient(discriminator, between, mixed).norm(dim=1) - target).square()
 
 
-def r1(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, mixed: bool = False
-) -> Tensor:
+def r1(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, mixed: bool = False) -> Tensor:
     """|gradient|^2 / 2 at the real samples: Mescheder et al. 2018 (https://arxiv.org/abs/1801.04406), equation 9."""
     return _gradient(discriminator, _wide(real), mixed).square().sum(1) / 2
 
 
-def r2(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, mixed: bool = False
-) -> Tensor:
+def r2(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, mixed: bool = False) -> Tensor:
     """|gradient|^2 / 2 at the fake samples: Mescheder et al. 2018 (https://arxiv.org/abs/1801.04406), equation 10."""
     return _gradient(discriminator, _wide(fake), mixed).square().sum(1) / 2
 

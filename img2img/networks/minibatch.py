@@ -27,7 +27,8 @@ class MinibatchDiscrimination(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # cdist has no half precision, and needs a tenth of the time and memory of all differences written out.
-        rows = (x @ self.table).float().unflatten(1, (self.kernels, -1)).transpose(0, 1)
+        rows = (x @ self.table).unflatten(1, (self.kernels, -1)).transpose(0, 1)
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         near = torch.exp(-torch.cdist(rows, rows, p=1)).sum(2).T
         return torch.cat([x, near.to(x.dtype)], 1)
 
