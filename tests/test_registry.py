@@ -28,8 +28,8 @@ def test_the_nearest_name_is_offered():
         part("adversarial", {"type": "zzz"})
     with pytest.raises(ValueError, match="penalty gradient_penalty: unknown option 'traget'; did you mean 'target'"):
         part("penalty", {"type": "gradient_penalty", "traget": 1})
-    with pytest.raises(ValueError, match="penalty r1: unknown option 'target'; it takes none"):
-        part("penalty", {"type": "r1", "target": 1})
+    with pytest.raises(ValueError, match="fidelity l1: unknown option 'target'; it takes none"):
+        part("fidelity", {"type": "l1", "target": 1})
     with pytest.raises(ValueError, match="network mlp: option 'inputs' has no default"):
         part("network", {"type": "mlp"})
 

@@ -85,8 +85,10 @@ def test_terms_of_the_adversarial_autoencoder(real):
 
     system.discriminator.forward = discriminator
     found = system.losses("discriminator", {"real": real}, 0)
-    (prior, one), (seen, other) = scores
+    (prior, one), (seen, other), (place, _) = scores
     assert torch.allclose(seen, code) and prior.shape == code.shape
+    # The gradient of a sum is 1 everywhere; the prior is what is real here.
+    assert torch.equal(place, prior) and torch.allclose(found["r1"], torch.full((len(real),), 0.1 * code.shape[1] / 2))
     assert torch.allclose(found["adversarial"], (functional.softplus(-one) + functional.softplus(other))[:, 0])
     found = system.losses("generator", {"real": real}, 0)
     assert torch.allclose(found["mse"], (system.generator(code) - real).square().mean((1, 2, 3)), atol=1e-6)

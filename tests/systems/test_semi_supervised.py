@@ -88,9 +88,13 @@ def test_terms_of_the_autoencoder():
     scores = style.sum(1), shares @ count
     found = system.losses("discriminator", batch, 0)
     assert torch.equal(system.encode(real, draw=True), style)
-    assert torch.equal(seen[1], style) and torch.allclose(seen[3], shares)
-    assert set(seen[2].unique().tolist()) == {0, 1} and (seen[2].sum(1) == 1).all()
-    priors = seen[0].sum(1), seen[2] @ count
+    # Each game looks at the prior, at the codes, and for R1 at the prior again.
+    assert torch.equal(seen[1], style) and torch.allclose(seen[4], shares)
+    assert torch.equal(seen[2], seen[0]) and torch.equal(seen[5], seen[3])
+    assert set(seen[3].unique().tolist()) == {0, 1} and (seen[3].sum(1) == 1).all()
+    priors = seen[0].sum(1), seen[3] @ count
+    for name, square in (("style", 3.0), ("category", float(count @ count))):
+        assert torch.allclose(found[f"r1_{name}"], torch.full((4,), 0.1 * square / 2))
     for name, prior, score in zip(("style", "category"), priors, scores, strict=True):
         wanted = functional.softplus(-prior) + functional.softplus(score)
         assert torch.allclose(found[f"adversarial_{name}"], wanted, atol=1e-6)
