@@ -69,8 +69,7 @@ def main() -> None:
             pipe = img2img.load(model, precision="fp32")
             if pipe.verb != "translate":
                 raise ValueError(f"{model} is no translator (task {pipe.task}); see: img2img models")
-            both = pipe.task == "unpaired"  # which draws the direction that it is loaded for
-            pipes.append(img2img.load(model, precision="fp32", direction=a.direction) if both else pipe)
+            pipes.append(pipe.ask(direction=a.direction) if pipe.task == "unpaired" else pipe)
             data = pipe.recipe.data
             if not rows:
                 rows["the input itself"] = identity(a.data, data.size, data.channels, a.direction, metrics)
