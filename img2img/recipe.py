@@ -148,6 +148,7 @@ class Recipe:
     weight_penalty: list[dict] = field(default_factory=list)
     matching: list[dict] = field(default_factory=list)
     augment: list[dict] = field(default_factory=list)
+    pool: int = 0
     unroll: Unroll | None = None
     consensus: float | None = None
     fidelity: list[dict] = field(default_factory=list)
@@ -224,9 +225,11 @@ class Recipe:
             if (on := item.get("on", "generator")) not in self.networks:
                 raise ValueError(f"{where}: weight_penalty.on = {on!r} is no network{nearest(on, self.networks)}")
         if self.adversarial is None:
-            for key in ("matching", "augment", "unroll", "consensus"):
+            for key in ("matching", "augment", "pool", "unroll", "consensus"):
                 if getattr(self, key):
                     raise ValueError(f"{where}: {key!r} is part of a game; it needs 'adversarial'")
+        if self.pool < 0:
+            raise ValueError(f"{where}: pool is {self.pool}; it must be a number of images, 0 or more")
         if self.consensus is not None and self.consensus <= 0:
             raise ValueError(f"{where}: consensus must be over 0")
         if self.unroll and not (1 <= self.unroll.steps <= 100 and self.unroll.rate > 0):

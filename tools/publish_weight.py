@@ -41,7 +41,7 @@ def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
     lost = [key for key, value in halves.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if lost:
         raise ValueError(f"{source}: {lost[0]} does not fit half precision")
-    target = shelf / f"{name}.safetensors"
+    target, best = shelf / f"{name}.safetensors", header.get("best")
     facts = {key: header[key] for key in ("images", "seed")}
     checkpoint.save(target, halves, {"recipe": recipe.page(), "name": name, **facts})
     body = target.read_bytes()
@@ -53,7 +53,7 @@ def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
         "data": data,
         "license": "MIT; the training photos' licences are on the data set's page",
         **facts,
-        "validation": header.get("best"),
+        "validation": best if best and best["images"] == header["images"] else None,  # of this state alone
     }
     manifest = shelf / "manifest.json"
     cards = json.loads(manifest.read_text()) if manifest.is_file() else {}

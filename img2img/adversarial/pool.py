@@ -11,19 +11,19 @@ class Pool(nn.Module):
     one that was kept. The images are buffers: a checkpoint resumes the pool. Choices come from torch's CPU generator.
 
     Args:
-        capacity: images kept; 0 gives everything back as it comes.
+        capacity: images kept.
         channels: channels of the images.
         size: their side.
 
     Raises:
-        ValueError: a negative capacity.
+        ValueError: a capacity below 1, or beyond any memory.
     """
 
     def __init__(self, capacity: int = 50, channels: int = 3, size: int = 64) -> None:
         super().__init__()
-        if not 0 <= capacity * channels * size * size <= 2**31:
+        if capacity < 1 or capacity * channels * size * size > 2**31:
             raise ValueError(
-                f"capacity = {capacity} of {channels} x {size} x {size} must be 0 or more, and fit in memory"
+                f"capacity = {capacity} of {channels} x {size} x {size} must be 1 or more, and fit in memory"
             )
         self.register_buffer("images", torch.zeros(capacity, channels, size, size))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
@@ -36,8 +36,6 @@ class Pool(nn.Module):
             ValueError: the images are of another shape than those it was built for.
         """
         capacity = len(self.images)
-        if not capacity:
-            return images
         if images.shape[1:] != self.images.shape[1:]:
             raise ValueError(
                 f"pool: got images {tuple(images.shape[1:])}, was built for {tuple(self.images.shape[1:])}"

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from img2img.adversarial.pool import Pool
 from img2img.data.labelled import Adaptation
 from img2img.data.stream import Source
 from img2img.recipe import Recipe
@@ -163,16 +162,17 @@ class SimGAN(System):
     """The generator refines synthetic images ``a`` until they look like real ones ``b``, and changes them little.
 
     Shrivastava et al. 2016 (https://arxiv.org/abs/1612.07828), equations 1 to 4: a page's fidelity terms compare the
-    refined image with its ``input``, so that labels stay true; the discriminator judges patches, of new and earlier
-    results alike. The pool is part of the checkpoint.
+    refined image with its ``input``, so that labels stay true; the discriminator judges patches, with a ``pool`` of
+    new and earlier results alike.
     """
 
     layout = "unpaired"
     comparisons = ("input",)
+    pooled = True
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self.pool = Pool(256, recipe.data.channels, recipe.data.size)
+        self.pool = self.past_fakes()
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The game of patches, and what keeps an image like itself."""

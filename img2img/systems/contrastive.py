@@ -25,11 +25,13 @@ class Contrastive(System):
 
     learners = {"generator": ("generator", "projector")}
     comparisons = ("output", "identity")
+    pooled = True
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         if recipe.data.input_channels not in (0, recipe.data.channels):
             raise ValueError(f"{recipe.name}: input_channels must equal channels: the encoder looks at both sides")
+        self.pool = self.past_fakes()
         if "projector" not in recipe.networks and recipe.fidelity:
             raise ValueError(f"{recipe.name}: task contrastive needs a network 'projector' under [networks]")
 
@@ -51,7 +53,7 @@ class Contrastive(System):
         given, goal = batch["a"], batch["b"]
         if phase == "discriminator":
             fake = self.fake(phase, batch, lambda: self.generator(given))
-            return self.discriminator_terms(self.discriminator, goal, fake, step)
+            return self.discriminator_terms(self.discriminator, goal, self.pool(fake), step)
         output, features = self.generator.described(given)
         self.fake(phase, batch, lambda: output)
         found = self.generator_terms(self.discriminator, goal, output)

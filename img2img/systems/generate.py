@@ -18,9 +18,11 @@ class Generate(System):
 
     verb = "synthesize"
     simultaneous = True
+    pooled = True
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
+        self.pool = self.past_fakes()
         if recipe.data.points:
             extent = MIXTURES[recipe.data.toy].extent
             self.span = (-extent, extent)
@@ -31,7 +33,7 @@ class Generate(System):
         fake = self.fake(phase, batch, lambda: self.generator(self.latents(len(real), real.device)))
         found = self.field_terms(critic, real, lambda: self.generator(self.latents(len(real), real.device)))
         if phase == "discriminator":
-            return self.discriminator_terms(critic, real, fake, step) | found
+            return self.discriminator_terms(critic, real, self.pool(fake), step) | found
         return self.generator_terms(critic, real, fake) | found
 
     def infer(self, inputs: Tensor, **controls: Any) -> Tensor:

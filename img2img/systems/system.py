@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from img2img import checkpoint
 from img2img.adversarial.dynamics import borrowed, consensus, unroll
+from img2img.adversarial.pool import Pool
 from img2img.recipe import TERMS, Recipe, locate
 from img2img.registry import bounded, lookup, part
 
@@ -89,6 +90,7 @@ class System(nn.Module):
         learners: roles that learn together in a phase; elsewhere a phase is the role that learns in it.
         comparisons: what a page's fidelity terms can compare (their ``on``); the first is the default.
         simultaneous: whether its game is played as one vector field, as a page's ``consensus`` needs.
+        pooled: whether its discriminators judge images alone, of which a page's ``pool`` can keep earlier ones.
     """
 
     inference: tuple[str, ...] = ("generator",)
@@ -98,6 +100,7 @@ class System(nn.Module):
     learners: dict[str, tuple[str, ...]] = {}
     comparisons: tuple[str, ...] = ("output",)
     simultaneous: bool = False
+    pooled: bool = False
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -133,6 +136,8 @@ class System(nn.Module):
         self.watchers = nn.ModuleList(t.function for t in self.weight_penalties if isinstance(t.function, nn.Module))
         if recipe.consensus and not self.simultaneous:
             raise ValueError(f"{recipe.name}: 'consensus' is not for the task {recipe.task}; use it in generate")
+        if recipe.pool and not self.pooled:
+            raise ValueError(f"{recipe.name}: 'pool' is not for the task {recipe.task}; drop it")
         self.fidelity = [
             Term.build("fidelity", item, on=self.comparisons[0], range=self.span) for item in recipe.fidelity
         ]
@@ -200,6 +205,11 @@ class System(nn.Module):
     def latents(self, count: int, device: torch.device) -> Tensor:
         """Draw latents (N, latent) of a generator of noise from torch's generator."""
         return torch.randn(count, self.generator.latent, device=device)
+
+    def past_fakes(self, channels: int | None = None) -> nn.Module:
+        """Return what mixes fakes with the page's ``pool`` of earlier ones; without one they stay as they are."""
+        data = self.recipe.data
+        return Pool(self.recipe.pool, channels or data.channels, data.size) if self.recipe.pool else nn.Identity()
 
     def advance(self, images: int) -> None:
         """Tell every part that changes over the run how many training images were seen."""
@@ -405,7 +415,8 @@ def restore(path: str, device: str = "cpu") -> System:
     # What only training needs is not built: a perceptual term would fetch its network.
     roles = lookup("task", recipe.task).inference
     networks = {role: spec for role, spec in recipe.networks.items() if role in roles}
-    training: dict[str, Any] = {key: [] for key in TERMS} | {"adversarial": None, "unroll": None, "consensus": None}
+    training: dict[str, Any] = {key: [] for key in TERMS}
+    training |= {"adversarial": None, "pool": 0, "unroll": None, "consensus": None}
     try:
         with bounded(Path(path).stat().st_size):
             system = build(replace(recipe, networks=networks, **training))

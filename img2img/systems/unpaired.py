@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from img2img.adversarial.pool import Pool
 from img2img.data.stream import Source
 from img2img.data.unpaired import Unpaired as Folders
 from img2img.recipe import Recipe
@@ -19,17 +18,18 @@ class Unpaired(System):
     """CycleGAN: ``generator`` is a pair of translators, ``discriminator`` a pair of judges (Zhu et al. 2017).
 
     The batch holds ``a`` and ``b``, (N, C, H, W) in [-1, 1], that need not belong together. A page's fidelity terms
-    compare a ``cycle`` (a -> b -> a with a) or an ``identity`` (b -> b with b). Discriminators see a mixture of new and
-    earlier translations; the pools are part of the checkpoint.
+    compare a ``cycle`` (a -> b -> a with a) or an ``identity`` (b -> b with b). With a ``pool`` discriminators
+    see a mixture of new and earlier translations.
     """
 
     layout = "unpaired"
     comparisons = ("cycle", "identity")
+    pooled = True
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         depth = dict(zip(OTHER, self.depths(), strict=True))
-        self.pool = nn.ModuleDict({side: Pool(50, depth[side], recipe.data.size) for side in OTHER})
+        self.pool = nn.ModuleDict({side: self.past_fakes(depth[side]) for side in OTHER})
 
     def network(self, role: str, spec: dict[str, Any]) -> nn.Module:
         """Return a pair: a generator for each direction, a discriminator for each side."""

@@ -258,7 +258,24 @@ def test_consensus_is_half_the_squared_length_of_both_gradients():
         assert sum(gradient.abs().sum() for gradient in gradients) > 0
 
 
+def test_a_pool_shows_the_discriminator_earlier_fakes_too():
+    system, batch = system_of(point_game(pool=5)), points()
+    shown = [system.losses("discriminator", batch, step)["adversarial"] for step in range(2)]
+    assert system.pool.count == 5 and set(system_of(point_game()).pool.state_dict()) == set()
+    system.pool.images.fill_(3.0)  # fakes that the generator would not make
+    torch.manual_seed(1)
+    found = system.losses("discriminator", batch, 2)["adversarial"]
+    kept = softplus(system.discriminator(torch.full((1, 1, 1, 1), 3.0)))
+    known = (softplus(-system.discriminator(batch["real"])) + kept).flatten()
+    old = torch.isclose(found, known, rtol=1e-6)
+    assert old.any() and not old.all() and not torch.isclose(shown[1], known).any()
+
+
 def test_what_does_not_fit_together_is_refused(games):
+    with pytest.raises(ValueError, match="'pool' is not for the task paired"):
+        system_of(games["translator"] | {"pool": 50})
+    with pytest.raises(ValueError, match="pool is -1; it must be a number of images, 0 or more"):
+        Recipe.parse(point_game(pool=-1))
     with pytest.raises(ValueError, match="'consensus' is not for the task paired"):
         system_of(games["translator"] | {"consensus": 1.0})
     with pytest.raises(ValueError, match="'orthogonal' has no option 'wieght'|orthogonal has no option 'wieght'"):

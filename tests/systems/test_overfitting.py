@@ -131,6 +131,7 @@ def test_without_pairs(task, tmp_path, smooth):
         },
         "adversarial": {"type": "least_squares"},
         "fidelity": [{"type": "l1", "on": "cycle", "weight": 10.0}],
+        "pool": 50,
         "optimizer": {"lr": 2e-3, "betas": [0.5, 0.9], "decay": "linear"},
         "data": {"size": 16, "flip": False},
         "train": {"images": 600, "batch": 2, "ema": 0.0, "log_images": 10000},

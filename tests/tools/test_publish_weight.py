@@ -45,6 +45,15 @@ def test_figures_stay_on_the_page(run, tmp_path):
     assert "measured" not in written and written["name"] == "fast"
 
 
+def test_the_card_says_what_was_validated_of_this_state_alone(run, tmp_path):
+    tensors, header = checkpoint.load(run / "last.safetensors")
+    for images, told in ((header["images"], True), (header["images"] - 1, False)):
+        best = {"metric": "psnr", "value": 30.0, "step": 1, "images": images}
+        checkpoint.save(tmp_path / "state.safetensors", tensors, header | {"best": best})
+        card = publish_weight.publish(tmp_path / "state.safetensors", "state.x4", "photos", tmp_path / "shelf")
+        assert card["validation"] == (best if told else None)
+
+
 @pytest.mark.parametrize("name", ["foo", "fast.", ".x4", "../fast.x4", "fast.x4/b"])
 def test_a_name_without_a_variant_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="is not PAGE.VARIANT: .* e.g. fast.x4"):
