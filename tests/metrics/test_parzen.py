@@ -49,3 +49,19 @@ def test_metric():
     few.update(output, real[:1])
     with pytest.raises(ValueError, match="two real images"):
         few.compute()
+
+
+def test_it_misleads():
+    """A hundred blurred centres of clusters beat four times as many real images (Theis et al. 2016, section 3.2)."""
+    images = pytest.importorskip("sklearn.datasets").load_digits().data / 16
+    images = torch.from_numpy(images[np.random.default_rng(0).permutation(len(images))])
+    learnt, choosing, judging = images[:898], images[898:1347], images[1347:]
+
+    def score(samples):
+        return log_likelihood(judging, samples, best_bandwidth(choosing, samples)).mean().item()
+
+    means = pytest.importorskip("sklearn.cluster").KMeans(100, n_init=1, random_state=0).fit(learnt).cluster_centers_
+    centres = torch.from_numpy(means)
+    assert torch.cdist(centres, learnt).min(1).values.mean() > 0.5, "no centre is an image of the set"
+    assert score(centres) > score(learnt[:400]) + 0.5
+    assert score(centres) > score(learnt[:100]) + 10
