@@ -172,7 +172,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("name", nargs="?", help="data set; without it the list of them")
     found.add_argument("-o", "--out", help="folder; default: a folder of that name in the cache")
     found.add_argument("--from", dest="source", metavar="FOLDER", help="make pairs of the images in it")
-    found.add_argument("--make", metavar="WHAT", help="edges, soft_edges, grey, low_light, masks, blur or pixelate")
+    found.add_argument(
+        "--make", metavar="WHAT", help="edges, soft_edges, outer_edges, grey, low_light, masks, blur or pixelate"
+    )
     found.add_argument("--size", type=int, default=0, help="side of the pairs in pixels; default: as the images are")
     found.add_argument("--seed", type=int, default=0, help="of what is random in it")
 

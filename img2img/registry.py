@@ -110,7 +110,8 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "augment": {"paired": "data.pairs:Augment"},
     "make": {
-        name: f"data.make:{name}" for name in ("blur", "edges", "grey", "low_light", "masks", "pixelate", "soft_edges")
+        name: f"data.make:{name}"
+        for name in ("blur", "edges", "grey", "low_light", "masks", "outer_edges", "pixelate", "soft_edges")
     },
     "degradation": {
         "bicubic": "data.degrade:bicubic",

@@ -64,6 +64,22 @@ def soft_edges(
     return np.rint(255 * (1 - np.clip(steep / top, 0, 1))).astype(np.uint8)[..., None]
 
 
+def outer_edges(pixels: np.ndarray, rng: Generator, *, radius: int = 1) -> np.ndarray:
+    """Dark lines on white along the outside of what is bright, (H, W, 1): the image, subtracted from its dilation.
+
+    Liu and Tuzel 2016 (https://arxiv.org/abs/1606.07536) train CoGAN on digits and such edges of digits.
+
+    Args:
+        pixels: the original.
+        rng: not used.
+        radius: of the square that dilates, in pixels, 1 or more; the lines are as wide.
+    """
+    if radius < 1:
+        raise ValueError(f"make outer_edges: radius is {radius}; it must be 1 or more")
+    plain = _grey(pixels)
+    return 255 - (cv2.dilate(plain, np.ones((2 * radius + 1,) * 2, np.uint8)) - plain)[..., None]
+
+
 def grey(pixels: np.ndarray, rng: Generator) -> np.ndarray:
     """Grey levels, (H, W, 1), by the luma weights of ITU-R BT.601: for colouring."""
     return _grey(pixels)[..., None]

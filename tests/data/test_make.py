@@ -58,6 +58,17 @@ def test_soft_edges_follow_the_gradient(smooth):
     assert (made("soft_edges", np.full((9, 9, 3), 90, np.uint8)) == 255).all()
 
 
+@pytest.mark.parametrize("radius", [1, 2])
+def test_outer_edges_are_another_librarys_dilation_without_the_image(smooth, radius):
+    pixels = smooth(3)
+    grey = made("grey", pixels)[..., 0]
+    side = 2 * radius + 1
+    wanted = 255 - (ndimage.grey_dilation(grey, (side, side), mode="nearest") - grey)
+    assert np.array_equal(made("outer_edges", pixels, radius=radius)[..., 0], wanted)
+    with pytest.raises(ValueError, match="outer_edges: radius is 0; it must be 1 or more"):
+        made("outer_edges", pixels, radius=0)
+
+
 def test_grey_is_pillows(smooth):
     found = made("grey", smooth(1))[..., 0].astype(int)
     assert np.abs(found - np.asarray(Image.fromarray(smooth(1)).convert("L"))).max() <= 1
