@@ -6,9 +6,12 @@
 import argparse
 import json
 import multiprocessing
+import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import time
 import tomllib
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -85,6 +88,17 @@ def train_one(recipe: Recipe, data: list[Path] | None, out: Path, seed: int) -> 
     result = {"seconds": seconds, "failure": failure} | found
     target.write_text(json.dumps(result), encoding="utf-8")
     return result
+
+
+def leave_with(parent: int) -> None:
+    """Have this process stop as an interrupt would, its state saved, once the one that started it is gone."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def history(out: Path) -> list[dict[str, Any]]:
@@ -203,7 +217,8 @@ def main() -> None:
         parser.error(str(error))
     results: dict[str, list[dict[str, Any]]] = {}
     # Fresh processes: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(a.jobs, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(a.jobs, context, leave_with, (os.getpid(),)) as pool:
         jobs = {}
         for seed in board["seeds"]:
             for name, recipe in recipes.items():

@@ -1,8 +1,10 @@
 """Sections of the scoreboard: their pages fit together, a small one runs, goes on and fills its table."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,9 +51,31 @@ def test_every_stabiliser_takes_steps(run, tmp_path):
         return
     assert page != other
     same = all(torch.equal(plain[name], found[name]) for name in plain.keys() & found.keys())
-    # The average only watches, and ADA starts with no change at all.
-    watching = board_tool.label(run) in ("no average of weights", "ada, colour")
+    # The average only watches, ADA starts with no change at all, and a pool gives nothing back until it is full.
+    watching = board_tool.label(run) in ("no average of weights", "ada, colour", "pool of 1,024 past fakes")
     assert same == watching and (len(own) == len(average) or "average" in board_tool.label(run))
+
+
+def test_a_run_ends_with_what_started_it(tmp_path):
+    """What one core trains is told to stop, as by Ctrl-C, when its parent is killed and cannot tell it so."""
+    said = tmp_path / "said"
+    child = (
+        f"import os, signal, sys, time; sys.path.insert(0, {str(SCRIPT.parent)!r}); import scoreboard\n"
+        f"def stop(number, frame): open({str(said)!r}, 'w').write(str(number)); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, stop); scoreboard.leave_with(os.getppid()); print('on', flush=True)\n"
+        "time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "on\n"
+        assert not said.is_file()
+        process.kill()
+        process.wait()
+        for _ in range(200):
+            if said.is_file() and said.read_text():
+                break
+            time.sleep(0.05)
+    assert said.read_text() == str(int(signal.SIGTERM))
 
 
 def test_figures():
