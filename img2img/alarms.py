@@ -8,6 +8,10 @@ PATIENCE = 5
 """Log lines in a row after which a symptom is believed."""
 
 
+COLLAPSED = 0.1
+"""Diversity of outputs, in units of that of real images, under which they have collapsed."""
+
+
 class Alarm(NamedTuple):
     """A symptom's name and one line that says what is seen and what helps."""
 
@@ -67,7 +71,7 @@ class Alarms:
                 if place == "validation":
                     weight = PATIENCE if self.diversity > 0.3 else 1
                     self.diversity = max(self.diversity, value)
-                self._sign(signs, "collapse", value, value < 0.1)
+                self._sign(signs, "collapse", value, value < COLLAPSED)
             elif key == "generator/gradient":
                 usual = median(self.gradients) if len(self.gradients) >= 5 else 0.0
                 self._sign(signs, "silent_generator", value, value < 1e-12 or value < 1e-5 * usual)

@@ -20,8 +20,12 @@ POINTS = 10_000
 """How many points of a formula are looked at where nobody says how many."""
 
 
+CEILING = 60.0
+"""Most that an image counts for in a mean: PSNR in dB beyond the rounding to 8 bits; a flat image would be infinite."""
+
+
 class Mean:
-    """A distance of one output to its target as a metric: averaged over the images."""
+    """A distance of one output to its target as a metric: averaged over the images, `CEILING` at most for each."""
 
     against = "target"
 
@@ -35,7 +39,7 @@ class Mean:
 
     def update(self, output: Tensor, reference: Tensor) -> None:
         """Take in outputs and their targets, (N, C, H, W) in [0, 1]."""
-        self.total += float(self.function(output, reference).double().sum())
+        self.total += float(self.function(output, reference).double().clamp(max=CEILING).sum())
         self.count += len(output)
 
     def compute(self) -> float:

@@ -214,6 +214,8 @@ class Recipe:
             raise ValueError(f"{where}: key 'adversarial' is missing; it says what the discriminator learns")
         if self.adversarial is not None and "discriminator" not in self.networks:
             raise ValueError(f"{where}: 'adversarial' needs a network 'discriminator' under [networks]")
+        if self.adversarial is not None and "discriminator" not in self.schedule:
+            raise ValueError(f"{where}: the schedule has no discriminator, which would never learn; give it steps")
         if self.adversarial is None and not self.fidelity:
             raise ValueError(f"{where}: neither 'adversarial' nor 'fidelity' says what to learn")
         if self.adversarial is not None:
@@ -225,7 +227,7 @@ class Recipe:
             if (on := item.get("on", "generator")) not in self.networks:
                 raise ValueError(f"{where}: weight_penalty.on = {on!r} is no network{nearest(on, self.networks)}")
         if self.adversarial is None:
-            for key in ("matching", "augment", "pool", "unroll", "consensus"):
+            for key in ("penalty", "matching", "augment", "pool", "unroll", "consensus"):
                 if getattr(self, key):
                     raise ValueError(f"{where}: {key!r} is part of a game; it needs 'adversarial'")
         if self.pool < 0:

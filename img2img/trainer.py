@@ -18,7 +18,7 @@ from tqdm import tqdm
 from img2img import checkpoint, engine
 from img2img.adversarial.pool import Pool
 from img2img.adversarial.stabilize import EMA, clip_weights
-from img2img.alarms import Alarm, Alarms
+from img2img.alarms import COLLAPSED, Alarm, Alarms
 from img2img.data.stream import stream, together
 from img2img.evaluation import Judge, is_better
 from img2img.metrics import DESCRIPTIVE
@@ -104,7 +104,10 @@ class Trainer:
         self.last = self.out / "last.safetensors"
         resuming = self.last.is_file()
         if not resuming:
-            initialise(self.system)
+            for role, names in initialise(self.system).items():
+                if names and self.rank == 0:
+                    kept = f"{len(names)} tensors keep their own start, {', '.join(names[:3])} among them"
+                    tqdm.write(f"{recipe.name}: init.{role} = {recipe.init[role]!r}: {kept}", file=sys.stderr)
         self.layout = engine.training_layout(self.system, self.device)
         self.system.to(self.device, memory_format=self.layout)
         decay = recipe.train.ema
@@ -189,7 +192,7 @@ class Trainer:
                 except Diverged as reason:
                     if not self.alarms.fatal:  # which was told
                         self._alarm(Alarm("diverged", str(reason)), board)
-                    if not self._roll_back(board):
+                    if not self._roll_back(str(reason), board):
                         raise
                     bar.n = self.images
                     batches = self._batches()
@@ -233,7 +236,7 @@ class Trainer:
                 raise
             line = {"step": self.step, "images": after} | found
             self._log(line, board)
-            self._keep_best(found)
+            self._keep_best(found)  # before the alarms are looked at, whose state is part of it
             if main:
                 curve(self.out / "log.jsonl", self.out / "curve.png")
             for alarm in self.alarms.look(line):
@@ -267,16 +270,18 @@ class Trainer:
             self._log({"step": self.step, "images": self.images, "alarm": alarm.name, "text": alarm.text}, board)
             tqdm.write(f"{self.recipe.name}, {self.images} images: {alarm.text}", file=sys.stderr)
 
-    def _roll_back(self, board: Any) -> bool:
+    def _roll_back(self, reason: str, board: Any) -> bool:
         """Go back to the best state at half the rate; return False where there is none, or it was done too often."""
         state = self.out / STATE
         if not self.rollback or self.rollbacks >= ROLLBACKS or not state.is_file():
             return False
-        rate, rollbacks = self.rate / 2, self.rollbacks + 1
+        rate, rollbacks, before = self.rate / 2, self.rollbacks + 1, self.images
         self._resume(state)
         self.rate, self.rollbacks, self.sums = rate, rollbacks, {}
-        self.alarms = Alarms()
-        text = f"back to {self.images} images, on at {self.rate:g} times the page's rate"
+        self.alarms = Alarms({"diversity": self.alarms.diversity})
+        text = f"back to {self.images} images, on at {self.rate:g} times the page's rate; at {before}: {reason}"
+        if self.rank == 0:
+            self._trim_log()  # of what is done again
         self._alarm(Alarm("rollback", text), board)
         if self.rank == 0:
             self.save(self.last)
@@ -539,7 +544,9 @@ class Trainer:
     def _keep_best(self, found: dict[str, float]) -> None:
         name = self._decisive
         value = found[f"validation/{name}"]
-        if not math.isfinite(value):
+        spread = min((each for key, each in found.items() if key.startswith("validation/diversity")), default=1.0)
+        # Outputs that are all alike may well be precise, or sure of their class.
+        if not math.isfinite(value) or spread < COLLAPSED:
             return
         if self.best is None or is_better(name, value, self.best["value"]):
             self.best = {"metric": name, "value": value, "step": self.step, "images": self.images}

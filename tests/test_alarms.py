@@ -58,18 +58,21 @@ def collapsing(pages, squares, tmp_path, monkeypatch):
     """Return a function that trains a game whose generator collapses for good after 40 images, and returns its log."""
     import json
 
+    from img2img.evaluation import Spread
     from img2img.systems.generate import Generate
 
-    losses = Generate.losses
+    losses, spread = Generate.losses, [0.7]
 
     def sick(self, phase, batch, step):
         terms = losses(self, phase, batch, step)
         if phase == "generator":
             self.seen.clear()
-            self.observe("diversity", torch.tensor(0.7 if step < 20 else 0.0))
+            spread[0] = 0.7 if step < 20 else 0.0
+            self.observe("diversity", torch.tensor(spread[0]))
         return terms
 
     monkeypatch.setattr(Generate, "losses", sick)
+    monkeypatch.setattr(Spread, "compute", lambda self: spread[0])
     page = pages["painter"]
     page["schedule"] = {"generator": 1, "discriminator": 1}
     page["train"] = {"images": 80, "batch": 2, "log_images": 2, "validate_images": 20, "ema": 0.5}
@@ -93,6 +96,25 @@ def test_a_collapse_is_named_in_the_log_with_a_remedy(collapsing, capsys):
     assert len(alarms) == 1 and 40 < alarms[0]["images"] <= 40 + 2 * PATIENCE and "r1" in alarms[0]["text"]
     assert "mode collapse" in capsys.readouterr().err
     assert collapsing.log[-1]["images"] == 80
+
+
+@pytest.mark.parametrize("rollback", [False, True])
+def test_what_has_collapsed_is_never_the_best(collapsing, tmp_path, monkeypatch, rollback):
+    """Outputs that are all alike may be the most precise; a metric that falls with every validation would have them."""
+    from img2img import checkpoint
+    from img2img.evaluation import Judge
+
+    values, compute = iter(range(1000, 0, -1)), Judge.compute
+    monkeypatch.setattr(Judge, "compute", lambda self: compute(self) | {"fid[pixels]": float(next(values))})
+    if rollback:
+        with pytest.raises(ValueError, match="mode collapse"):
+            collapsing(rollback=True)
+        images = [line["images"] for line in collapsing.log if "generator/diversity" in line]
+        assert images == sorted(set(images)), "what was gone back over is in the log once"
+    else:
+        collapsing()
+    for name in ("best", "best.state"):
+        assert checkpoint.header(tmp_path / "run" / f"{name}.safetensors")["images"] == 40
 
 
 def test_a_run_goes_back_thrice_at_half_the_rate_and_then_gives_up(collapsing, tmp_path):

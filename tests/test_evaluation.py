@@ -102,6 +102,17 @@ def test_upscalers_are_judged_on_images_from_the_whole_folder(images, wanted, tm
     assert found == pytest.approx(np.mean([alone[place] for place in wanted]), abs=1e-4)
 
 
+def test_a_flat_image_does_not_stand_for_all(tmp_path):
+    """It is enlarged without any error; the mean of PSNR goes on telling of the others."""
+    pipe = Pipeline(Nearest(), "nearest", task="super_resolve", scale=2, channels=1).to("cpu", "fp32")
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    alone = evaluate(pipe, [tmp_path], metrics=["psnr"], progress=False)["psnr"]
+    Image.new("L", (24, 24), 200).save(tmp_path / "flat.png")
+    found = evaluate(pipe, [tmp_path], metrics=["psnr"], progress=False)["psnr"]
+    assert found == pytest.approx((alone + 60) / 2, abs=1e-6)
+
+
 def test_an_image_that_cannot_be_judged_costs_a_line(photos, tmp_path, capsys):
     folder = tmp_path / "e"
     folder.mkdir()

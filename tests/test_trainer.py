@@ -426,15 +426,19 @@ def load_file_of_start(run):
     return build(read(run["recipe"]).override(run["set"])).generator.state_dict()
 
 
-def test_init_takes_what_fits(options, trained, pages, tmp_path):
+def test_init_takes_what_fits(options, trained, pages, capsys):
     pages["upscaler"]["init"] = {"generator": str(trained["upscaler"])}
     run = options("upscaler", "more", "networks.generator.blocks=2", "data.scale=4", "optimizer.lr=0.0")
     img2img.train(**run, images=2)
     tensors, _ = contents(run["out"] / "last.safetensors")
     theirs = img2img.checkpoint.load(trained["upscaler"] / "best.safetensors", "generator.")[0]
     assert torch.equal(tensors["generator.blocks.0.conv1.weight"], theirs["blocks.0.conv1.weight"])
+    assert "init.generator" in capsys.readouterr().err, "what keeps its own start is told"
     run = options("upscaler", "none", "networks.generator={type = 'fast', width = 4, depth = 1}")
     with pytest.raises(ValueError, match="none of its weights fits"):
+        img2img.train(**run, images=2)
+    run = options("upscaler", "wide", "networks.generator.width=16")
+    with pytest.raises(ValueError, match=r"init.generator = .*: only [\d,]+ of [\d,]+ numbers fit; give networks"):
         img2img.train(**run, images=2)
 
 

@@ -1,7 +1,8 @@
 """What is done to every image, real or fake, before the discriminator sees it; the generator learns through it.
 
-Modules from images (N, C, H, W) in [-1, 1] to the same shape, differentiable any number of times (torch's own grid
-sampler is differentiable once, and penalties on gradients ask for twice). Every draw comes from torch's generator.
+Modules from images (N, C, H, W) in [-1, 1], where `Augmentations` puts them, to the same shape, differentiable any
+number of times (torch's own grid sampler is differentiable once, and penalties on gradients ask for twice). Every draw
+comes from torch's generator.
 """
 
 import math
@@ -10,6 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from img2img.engine import over_processes
+
+
+class Augmentations(nn.Sequential):
+    """One change after another, on images of any range: they see them in [-1, 1].
+
+    Args:
+        changes: modules of this file.
+        span: range of the images that come and go.
+    """
+
+    def __init__(self, *changes: nn.Module, span: tuple[float, float] = (-1.0, 1.0)) -> None:
+        super().__init__(*changes)
+        self.span = span
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the changed images."""
+        low, high = self.span
+        if not len(self) or (low, high) == (-1, 1):
+            return super().forward(images)
+        return (super().forward((images - low) * (2 / (high - low)) - 1) + 1) * ((high - low) / 2) + low
 
 
 class InstanceNoise(nn.Module):

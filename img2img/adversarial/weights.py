@@ -10,7 +10,8 @@ from img2img.adversarial.stabilize import LAYERS, TRANSPOSED
 def _raw(layer: nn.Module) -> Tensor:
     """Return the weight that learns, beneath a parametrization: reading it through would take a power iteration."""
     wrapped = getattr(layer, "parametrizations", {})
-    return wrapped["weight"].original if "weight" in wrapped else layer.weight
+    beneath = "weight" in wrapped and hasattr(wrapped["weight"], "original")  # weight norm has two
+    return wrapped["weight"].original if beneath else layer.weight
 
 
 def orthogonal(module: nn.Module, *, diagonal: bool = False) -> Tensor:

@@ -49,6 +49,6 @@ class MinibatchStd(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         count = len(x)
         group = max(size for size in range(1, min(self.group, count) + 1) if count % size == 0)
-        deviation = (x.unflatten(0, (group, -1)).var(0, correction=0) + 1e-8).sqrt().flatten(1).mean(1)
+        deviation = (x.float().unflatten(0, (group, -1)).var(0, correction=0) + 1e-8).sqrt().flatten(1).mean(1)
         plane = deviation.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
         return torch.cat([x, plane.to(x.dtype)], 1)

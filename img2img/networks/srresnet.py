@@ -178,7 +178,7 @@ class SRGANDiscriminator(nn.Module):
             layers.append(nn.Conv2d(width * before, width * after, 3, stride, 1, bias=norm == "none"))
             layers += [nn.BatchNorm2d(width * after)] if norm == "batch" else []
             layers.append(nn.LeakyReLU(0.2, True))
-        self.features = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(width * 8 * (size // 16) ** 2, hidden),
@@ -186,5 +186,9 @@ class SRGANDiscriminator(nn.Module):
             nn.Linear(hidden, 1),
         )
 
+    def features(self, x: Tensor) -> Tensor:
+        """Return the maps (N, 8 width, size / 16, size / 16) that the dense layers judge."""
+        return self.layers(x * 2 - 1)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x * 2 - 1))
+        return self.classifier(self.features(x))

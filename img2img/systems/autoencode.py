@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from img2img.recipe import Recipe
 from img2img.registry import options
 from img2img.systems.conditional import Conditional
 from img2img.systems.generate import Generate
@@ -21,6 +22,7 @@ class Encoding(Generate):
     inference = ("generator", "encoder")
     learners = {"generator": ("generator", "encoder")}
     comparisons = ("reconstruction",)
+    pooled = False
     simultaneous = False
     refused = "classes"  # the option of an encoder that has no meaning here
 
@@ -70,7 +72,15 @@ class AdversarialAutoencoder(Encoding):
     Makhzani et al. 2015 (https://arxiv.org/abs/1511.05644), section 2: what is real to the discriminator is a latent
     drawn from the prior, what is made is a code. The paper's two steps of the encoder, reconstruction and
     regularisation, are one here, whose weights the page chooses.
+
+    Raises:
+        ValueError: an augmentation that only images can take.
     """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        if wrong := [item["type"] for item in recipe.augment if item["type"] != "instance_noise"]:
+            raise ValueError(f"{recipe.name}: it judges codes: augment {wrong[0]} is for images; drop it")
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The game over codes, and what reconstructions lack."""

@@ -98,6 +98,7 @@ class Conditional(Generate):
     """
 
     comparisons: tuple[str, ...] = ("label",)
+    pooled = False
     simultaneous = False
 
     def __init__(self, recipe: Recipe) -> None:

@@ -67,9 +67,11 @@ class Contrastive(System):
         """Return vectors at the same places of an output and of the features of what it was made of."""
         # The encoder looks at both, which therefore have the same channels.
         places = self.projector.places(features)
+        # With gradients first: some versions of autocast keep a cast of the weights, and that it had none.
+        found = self.projector(self.generator.features(output), places)
         with torch.no_grad():  # the contrast pulls the output towards the input, never the other way
             known = self.projector(features, places)
-        return self.projector(self.generator.features(output), places), known
+        return found, known
 
     def infer(self, inputs: Tensor, **controls: Any) -> Tensor:
         """Return the translated images."""

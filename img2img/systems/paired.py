@@ -15,6 +15,7 @@ class Paired(System):
     """The generator turns ``input`` into ``target``, both (N, C, H, W) in [-1, 1] (Isola et al. 2016)."""
 
     layout = "paired"
+    comparisons = ("output",)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The conditional game, and fidelity to the target."""

@@ -15,6 +15,7 @@ class Pyramid(Generate):
     """
 
     simultaneous = False
+    pooled = False
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The game of every level."""
@@ -40,5 +41,5 @@ class Pyramid(Generate):
 class ConditionalPyramid(Conditional):
     """The class-conditional pyramid of the paper's section 3.2: every level knows the label."""
 
-    comparisons = ("output",)  # levels judge, and read no class
+    comparisons = ()  # levels judge, and read no class
     losses = Pyramid.losses

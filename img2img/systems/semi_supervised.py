@@ -42,6 +42,7 @@ class SemiSupervised(Generate):
 
     inference = ("generator", "discriminator")
     comparisons = ("label",)
+    pooled = False
     simultaneous = False
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ class SuperResolve(System):
 
     verb = "upscale"
     span = (0.0, 1.0)
+    comparisons = ("output",)
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Fidelity to the target, and where the recipe has a discriminator, its judgement."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from img2img import checkpoint
+from img2img.adversarial.augment import Augmentations
 from img2img.adversarial.dynamics import borrowed, consensus, unroll
 from img2img.adversarial.pool import Pool
 from img2img.recipe import TERMS, Recipe, locate
@@ -98,7 +99,7 @@ class System(nn.Module):
     span: tuple[float, float] = (-1.0, 1.0)
     layout: str = ""
     learners: dict[str, tuple[str, ...]] = {}
-    comparisons: tuple[str, ...] = ("output",)
+    comparisons: tuple[str, ...] = ()
     simultaneous: bool = False
     pooled: bool = False
 
@@ -128,7 +129,7 @@ class System(nn.Module):
         self.penalties = [Term.build("penalty", item) for item in recipe.penalty]
         self.matching = [Term.build("matching", item) for item in recipe.matching]
         # Their state is part of the checkpoint, as that of the adversarial loss.
-        self.augment = nn.Sequential(*(part("augment_critic", item) for item in recipe.augment))
+        self.augment = Augmentations(*(part("augment_critic", item) for item in recipe.augment), span=self.span)
         self.weight_penalties = []
         for item in recipe.weight_penalty:
             watched = getattr(self, item.get("on", "generator"))
@@ -138,6 +139,8 @@ class System(nn.Module):
             raise ValueError(f"{recipe.name}: 'consensus' is not for the task {recipe.task}; use it in generate")
         if recipe.pool and not self.pooled:
             raise ValueError(f"{recipe.name}: 'pool' is not for the task {recipe.task}; drop it")
+        if recipe.fidelity and not self.comparisons:
+            raise ValueError(f"{recipe.name}: the task {recipe.task} compares no images; drop [[fidelity]]")
         self.fidelity = [
             Term.build("fidelity", item, on=self.comparisons[0], range=self.span) for item in recipe.fidelity
         ]
@@ -245,7 +248,7 @@ class System(nn.Module):
     def generator_terms(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return the generator's adversarial loss and the distances of the discriminator's features, each (N,)."""
         found = self.matching_terms(critic, real, fake)
-        critic = self.ahead(self.seen_by(critic), real, fake)
+        critic = self.ahead(critic, real, fake)
         scores = critic(fake).float()
         reference = scores.detach()
         with torch.no_grad():
@@ -280,11 +283,11 @@ class System(nn.Module):
         }
 
     def ahead(self, critic: Critic, real: Tensor, fake: Tensor) -> Critic:
-        """Return the critic as it would be after the page's ``unroll`` steps against these fakes."""
-        plan = self.recipe.unroll
+        """Return the critic of changed images as it would be after the page's ``unroll`` steps against these fakes."""
+        plan, seen = self.recipe.unroll, self.seen_by(critic)
         if plan is None:
-            return critic
-        judge = Judgement(self.discriminator, critic)
+            return seen
+        judge = Judgement(critic if isinstance(critic, nn.Module) else self.discriminator, seen)
         real, fake = real.float(), fake.float()  # the steps ahead run without autocast
 
         def loss(network: Critic) -> Tensor:
@@ -386,12 +389,23 @@ def initialise(system: System) -> dict[str, list[str]]:
 
     Returns:
         For each role, the names of the weights that were left as they were.
+
+    Raises:
+        ValueError: less than half of a network's numbers would come over.
     """
     left = {}
     for role, source in system.recipe.init.items():
         path = locate(source, weights=True)
         tensors = weights_of(path, role)
-        left[role] = checkpoint.fit(getattr(system, role), tensors, str(path), partial=True)
+        network = getattr(system, role)
+        left[role] = checkpoint.fit(network, tensors, str(path), partial=True)
+        sizes = {name: value.numel() for name, value in network.state_dict().items()}
+        whole, fresh = sum(sizes.values()), sum(sizes[name] for name in left[role])
+        if 2 * fresh > whole:
+            raise ValueError(
+                f"{system.recipe.name}: init.{role} = {source!r}: only {whole - fresh:,} of {whole:,} numbers fit; "
+                f"give networks.{role} the options that it was trained with, or start it afresh (--set init={{}})"
+            )
     return left
 
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from img2img.adversarial import augment
-from img2img.adversarial.augment import ADA, DiffAugment, InstanceNoise
+from img2img.adversarial.augment import ADA, Augmentations, DiffAugment, InstanceNoise
 from img2img.registry import TABLES, part
 
 
@@ -185,3 +185,16 @@ def test_ada_reaches_its_target_with_any_batch(batch):
 def test_unknown_policy(name):
     with pytest.raises(ValueError, match="policy 'colour' is none of"):
         part("augment_critic", {"type": name, "policy": ["colour"]})
+
+
+def test_images_of_any_range_are_changed_alike():
+    """A task of images in [0, 1] sees the very changes, and black that comes in is still mid grey."""
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for change in (DiffAugment(), ADA(p=1.0, images=0)):
+        torch.manual_seed(3)
+        wanted = Augmentations(change)(images * 2 - 1)
+        torch.manual_seed(3)
+        found = Augmentations(change, span=(0.0, 1.0))(images)
+        torch.testing.assert_close(found, wanted / 2 + 0.5, atol=1e-6, rtol=0)
+    assert Augmentations(span=(0.0, 1.0))(images) is images
+    assert list(Augmentations(ADA(), span=(0.0, 1.0)).state_dict())[0].startswith("0."), "checkpoints know their state"

@@ -110,6 +110,14 @@ def test_minibatch_std(count, group):
         np.testing.assert_allclose(found[sample, 3].numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [4, 5])
+def test_minibatch_std_has_gradients_in_half_precision(count):
+    """Of samples that are alike, or a group of one: a variance of nought, plus what half precision rounds to nought."""
+    x = torch.ones(count, 2, 3, 3, dtype=torch.float16, requires_grad=True)
+    MinibatchStd(4)(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_virtual_batch_norm():
     layer, x = VirtualBatchNorm(2, reference=3), torch.randn(5, 2, 4, 4) * 3 + 1
     nn.init.normal_(layer.gain)

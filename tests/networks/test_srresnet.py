@@ -96,8 +96,10 @@ def test_discriminator():
     net = SRGANDiscriminator(width=4, size=32, hidden=16)
     assert net(torch.rand(2, 3, 32, 32)).shape == (2, 1)
     assert net.features(torch.rand(2, 3, 32, 32)).shape == (2, 32, 2, 2)
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(net.eval().classifier(net.features(x)), net(x)), "features are those that it judges by"
     whole = SRGANDiscriminator()
-    convolutions = [layer for layer in whole.features if isinstance(layer, nn.Conv2d)]
+    convolutions = [layer for layer in whole.layers if isinstance(layer, nn.Conv2d)]
     assert [conv.out_channels for conv in convolutions] == [64, 64, 128, 128, 256, 256, 512, 512]
     assert [conv.stride[0] for conv in convolutions] == [1, 2] * 4
     assert whole.classifier[1].weight.shape == (1024, 512 * 6 * 6)

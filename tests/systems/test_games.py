@@ -237,6 +237,20 @@ def test_the_unrolled_generator_plays_against_the_discriminator_to_come():
     assert all(parameter.grad is None for parameter in system.discriminator.parameters())
 
 
+def test_each_of_two_discriminators_is_looked_ahead_of():
+    page = read("aae_semi_supervised")
+    plans = page, page.override({"unroll": {"steps": 3, "rate": 1.0}})
+    terms = []
+    for plan in plans:
+        system = system_of(plan.page())
+        torch.manual_seed(1)
+        batch = {"real": torch.rand(4, 1, 28, 28) * 2 - 1, "labelled": torch.rand(2, 1, 28, 28) * 2 - 1}
+        torch.manual_seed(2)
+        terms.append(system.eval().losses("generator", batch | {"label": torch.tensor([3, 4])}, 0))
+    for name in ("adversarial_style", "adversarial_category"):
+        assert not torch.allclose(terms[0][name], terms[1][name]), name
+
+
 def test_consensus_is_half_the_squared_length_of_both_gradients():
     system = system_of(point_game(consensus=4.0))
     batch = points()
@@ -274,6 +288,18 @@ def test_a_pool_shows_the_discriminator_earlier_fakes_too():
 def test_what_does_not_fit_together_is_refused(games):
     with pytest.raises(ValueError, match="'pool' is not for the task paired"):
         system_of(games["translator"] | {"pool": 50})
+    for name in ("cgan", "lapgan", "aae", "bigan", "semi_supervised"):  # whose critics see more than images, or none
+        with pytest.raises(ValueError, match="'pool' is not for the task"):
+            build(read(name).override({"pool": 50}))
+    for name in ("dcgan", "lapgan", "cogan"):
+        with pytest.raises(ValueError, match=r"compares no images; drop \[\[fidelity\]\]"):
+            build(read(name).override({"fidelity": [{"type": "l1"}]}))
+    with pytest.raises(ValueError, match="'penalty' is part of a game"):
+        Recipe.parse(read("srresnet").page() | {"penalty": [{"type": "r1"}]})
+    with pytest.raises(ValueError, match="augment diffaugment is for images"):
+        build(read("aae").override({"augment": [{"type": "diffaugment"}]}))
+    with pytest.raises(ValueError, match="the schedule has no discriminator, which would never learn"):
+        Recipe.parse(point_game(schedule={"generator": 1}))
     with pytest.raises(ValueError, match="pool is -1; it must be a number of images, 0 or more"):
         Recipe.parse(point_game(pool=-1))
     with pytest.raises(ValueError, match="'consensus' is not for the task paired"):

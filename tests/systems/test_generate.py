@@ -91,6 +91,7 @@ def styled(tmp_path_factory):
     page = {
         "name": "styled",
         "task": "generate",
+        "schedule": {"generator": 1, "discriminator": 1},
         "networks": {
             "generator": {"type": "stylegan_generator", "latent": 6, "styles": 5, "depth": 2, "width": 4, "widest": 8},
             "discriminator": {"type": "dcgan_discriminator", "width": 4},
