@@ -190,11 +190,12 @@ def train(
         KeyboardInterrupt: the run was interrupted, and its state saved.
     """
     import os
+    import shlex
     import sys
     from dataclasses import replace
 
     from img2img.data.doctor import examine
-    from img2img.data.pairs import side_by_side
+    from img2img.data.pairs import HALVES, side_by_side
     from img2img.recipe import read
     from img2img.registry import lookup
     from img2img.trainer import Trainer
@@ -217,25 +218,28 @@ def train(
     elif held is None and len(folders) == 1 and all((folders[0] / f"test{side}").is_dir() for side in "AB"):
         held = folders  # trainA, trainB, testA, testB
     if doctor and folders and not (Path(out) / "last.safetensors").is_file() and os.environ.get("RANK", "0") == "0":
-        minimum = page.data.size if page.task == "super_resolve" else 0
+        minimum, layout = page.data.size if page.task == "super_resolve" else 0, lookup("task", page.task).layout
         findings = [
             f
             for f in examine(
                 *folders,
                 validation=None if held == folders else held,
                 minimum=minimum,
-                paired=lookup("task", page.task).layout == "paired",
-                unpaired=lookup("task", page.task).layout == "unpaired",
+                paired=layout == "paired",
+                unpaired=layout == "unpaired",
             )
             if f.severity != "note" and not f.skipped
         ]
-        if lookup("task", page.task).layout == "paired" and side_by_side(folders):
-            said = "its images are read as pairs, A in their left half and B in their right"
-            print(f"{folders[0]}: {said}", file=sys.stderr)  # noqa: T201
+        if layout == "paired" and side_by_side(folders):
+            print(f"{folders[0]}: {HALVES}", file=sys.stderr)  # noqa: T201
         for finding in findings[:20]:
             print(finding, file=sys.stderr)  # noqa: T201 (a training run speaks on stderr)
         if len(findings) > 20:
-            print(f"... and {len(findings) - 20} more: img2img check {folders[0]}", file=sys.stderr)  # noqa: T201
+            command = ["img2img", "check", *map(str, folders)]
+            command += ["--validation", *map(str, held)] if held and held != folders else []
+            command += ["--minimum", str(minimum)] if minimum else []
+            command += [f"--{layout}"] if layout else []
+            print(f"... and {len(findings) - 20} more: {shlex.join(command)}", file=sys.stderr)  # noqa: T201
     trainer = Trainer(
         page,
         folders,

@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _named(arguments)
         return arguments.run(arguments) or 0
     except KeyboardInterrupt as stop:
         print(f"img2img: {str(stop) or 'interrupted'}", file=sys.stderr)
@@ -27,10 +28,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
+        from img2img.data.fetch import cache
+
         text = str(error).strip().replace("\n", " ") or type(error).__name__
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        if isinstance(error, OSError) and error.filename and Path(error.filename).is_relative_to(cache()):
+            text += " (that is the cache; set IMG2IMG_CACHE to a folder that can be written to)"
         print(f"img2img: {kind}{text}", file=sys.stderr)
         return 1
+
+
+def _named(a: argparse.Namespace) -> None:
+    """See that no file or folder is called nothing, which would mean the current folder.
+
+    Raises:
+        ValueError: one is, as where a shell's variable is not set.
+    """
+    for key in ("inputs", "out", "data", "validation", "folder", "folders", "source", "names", "model", "recipe"):
+        given = getattr(a, key, None)
+        if "" in (given if isinstance(given, list) else [given]):
+            raise ValueError(f"{a.command}: a name is empty; is a variable not set? the current folder is '.'")
+
+
+def _seed(text: str) -> int:
+    """Return a seed from the command line."""
+    if not (text.isdecimal() and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2^63 - 1")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,8 +95,9 @@ def parser() -> argparse.ArgumentParser:
     )
     folders(found)
     found.add_argument("--model", help="weight, run folder or file; default: the fast upscaler for the scale")
-    found.add_argument("--scale", type=float, help="output side / input side, e.g. 2 or 1.5; default: the model's own")
-    found.add_argument("--size", help="WIDTHx, xHEIGHT or WIDTHxHEIGHT in place of a scale, e.g. 3840x")
+    large = found.add_mutually_exclusive_group()
+    large.add_argument("--scale", type=float, help="output side / input side, e.g. 2 or 1.5; default: the model's own")
+    large.add_argument("--size", help="WIDTHx, xHEIGHT or WIDTHxHEIGHT in place of a scale, e.g. 3840x")
 
     found = command("translate", _translate, "translate images with a trained translator; files as in upscale")
     folders(found)
@@ -83,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     found = command("synthesize", _synthesize, "draw images from a trained generator of noise")
     found.add_argument("model", help="weight, run folder or file")
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
-    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--seed", type=_seed, default=0)
     found.add_argument("--label", type=int, help="class to draw, where the model knows classes; default: all in turn")
     found.add_argument(
         "--code", type=float, nargs="+", metavar="C", help="values, -1 to 1, of InfoGAN's first codes; default: drawn"
@@ -134,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--validation", nargs="+", metavar="FOLDER", help="images to validate on")
     found.add_argument("-o", "--out", required=True, help="the run folder")
     found.add_argument("--images", type=int, help="how many images to see in all")
-    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--seed", type=_seed, default=0)
     found.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a key of the recipe; repeatable"
     )
@@ -157,15 +182,16 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--metrics", help="e.g. psnr,ssim,perceptual[efficientnet_lite0]; default: the page's own")
     found.add_argument("--images", type=int, default=0, help="how many, evenly spread; default: all")
-    found.add_argument("--seed", type=int, default=0, help="of what is random in it")
+    found.add_argument("--seed", type=_seed, default=0, help="of what is random in it")
     runs(found)
 
     found = command("check", _check, "look through folders of images: corrupt, small, mismatched, repeated, leaking")
     found.add_argument("folders", nargs="+")
     found.add_argument("--validation", nargs="+", help="validation images, searched for copies of training images")
     found.add_argument("--minimum", type=int, default=0, help="least length of the shorter side")
-    found.add_argument("--paired", action="store_true", help="the images are pairs")
-    found.add_argument("--unpaired", action="store_true", help="the images are two sets without partners")
+    form = found.add_mutually_exclusive_group()
+    form.add_argument("--paired", action="store_true", help="the images are pairs")
+    form.add_argument("--unpaired", action="store_true", help="the images are two sets without partners")
     found.add_argument("--json", action="store_true")
 
     found = command("prepare", _prepare, "lay out a data set of the shelf datasets/, or pairs made of your own images")
@@ -176,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
         "--make", metavar="WHAT", help="edges, soft_edges, outer_edges, grey, low_light, masks, blur or pixelate"
     )
     found.add_argument("--size", type=int, default=0, help="side of the pairs in pixels; default: as the images are")
-    found.add_argument("--seed", type=int, default=0, help="of what is random in it")
+    found.add_argument("--seed", type=_seed, default=0, help="of what is random in it")
 
     found = command("models", _models, "list the catalogue")
     found.add_argument("pattern", nargs="?", default="*")
@@ -188,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     found = command("export", _export, "write a trained network as ONNX, checked against PyTorch")
     found.add_argument("model")
     found.add_argument("-o", "--out", required=True, help="the .onnx file")
+    found.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     return top
 
 
@@ -238,7 +265,7 @@ def _folder(a: argparse.Namespace, model: str, controls: dict[str, Any], **optio
 
 
 def _synthesize(a: argparse.Namespace) -> None:
-    from img2img.imaging.picture import WRITABLE, Picture, write
+    from img2img.imaging.picture import READABLE, WRITABLE, Picture, write
 
     controls = {key: value for key in ("label", "code", "text") if (value := getattr(a, key)) is not None}
     for key, names in (("box", "X0,Y0,X1,Y1"), ("points", "X,Y,X,Y,X,Y,X,Y")):
@@ -249,16 +276,22 @@ def _synthesize(a: argparse.Namespace) -> None:
                 raise ValueError(f"--{key} {given}: expected {names} in shares of the side, e.g. 0.5") from None
     if a.interpolate < 0:
         raise ValueError(f"--interpolate {a.interpolate} must be 0 or more")
+    if a.interpolate and a.mix:
+        raise ValueError("--interpolate and --mix make sheets of their own; choose one")
+    sheet = (suffix := Path(a.out).suffix.lower()) in WRITABLE
+    if suffix in READABLE and not sheet:
+        raise ValueError(f"{a.out}: cannot write {suffix!r}; use one of {', '.join(WRITABLE)}, or name a folder")
+    if sheet:
+        _free(Path(a.out), a.overwrite)
     pipe = img2img.load(a.model, device=a.device, precision=a.precision, **controls)
     if pipe.verb == a.command and pipe.recipe.data.points:
         from img2img.data.toys import draw_points
 
+        if a.interpolate or a.mix or a.truncation is not None:
+            raise ValueError(f"{a.model}: makes points, without --interpolate, --mix and --truncation")
         draw_points(pipe, Path(a.out), count=a.count, seed=a.seed)
         return
     options = {"seed": a.seed, "truncation": a.truncation, "interpolate": a.interpolate, "mix": a.mix}
-    sheet = Path(a.out).suffix.lower() in WRITABLE
-    if sheet:
-        _free(Path(a.out), a.overwrite)
     if a.text_file:
         if Path(a.out).suffix:
             raise ValueError(f"{a.out}: many texts make single images; name a folder")
@@ -400,6 +433,8 @@ def _check(a: argparse.Namespace) -> int:
 
 
 def _prepare(a: argparse.Namespace) -> None:
+    if a.make and a.source is None:
+        raise ValueError(f"--make {a.make} makes pairs of images; name their folder (--from)")
     if a.name is None and a.source is None:
         from img2img.data.prepare import pages
 
@@ -431,6 +466,7 @@ def _show(a: argparse.Namespace) -> None:
 
 
 def _export(a: argparse.Namespace) -> None:
+    _free(Path(a.out), a.overwrite)
     print(json.dumps(img2img.export(a.model, a.out)))
 
 

@@ -130,7 +130,9 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
     names = [signal.SIGINT, signal.SIGTERM] + [getattr(signal, n) for n in ("SIGHUP", "SIGQUIT") if hasattr(signal, n)]
     main = threading.current_thread() is threading.main_thread()
     handlers = {name: signal.getsignal(name) for name in names} if main else {}
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)  # it reports every signal by a warning
+    for name in logging.root.manager.loggerDict:  # it reports signals and failures at length, each part by itself
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         return elastic_launch(config, _recorded)(function, options)[0]
     except SignalException:
@@ -140,7 +142,10 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
         message = failure.message
         if isinstance(message, dict):
             message = message.get("message", "")
-        raise ValueError(f"process {failure.local_rank} failed: {(str(message).splitlines() or [''])[-1]}") from None
+        said = (str(message).splitlines() or [""])[-1]
+        if said.startswith("ValueError: "):
+            raise ValueError(said.removeprefix("ValueError: ")) from None
+        raise ValueError(f"process {failure.local_rank} failed: {said}") from None
     finally:
         for name, handler in handlers.items():
             signal.signal(name, handler)

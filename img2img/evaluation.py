@@ -1,5 +1,6 @@
 """How good a trained system is on a folder of images, by the metrics of the registry."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from img2img.data.pairs import HALVES, side_by_side
 from img2img.data.photos import images_in, rgb
 from img2img.data.stream import together
 from img2img.imaging.tree import Report, fail
@@ -193,6 +195,8 @@ def evaluate(
             source.count = images or POINTS
         if not len(source):
             raise ValueError(f"{folders[0]}: no readable images in it")
+        if pipe.system.layout == "paired" and side_by_side(folders):
+            tqdm.write(f"{folders[0]}: {HALVES}", file=sys.stderr)
         bar = tqdm(total=min(images or len(source), len(source)), unit="image", disable=None if progress else True)
         for place, batch in enumerate(together(source, seed, images)):
             torch.manual_seed((seed << 32) + place)

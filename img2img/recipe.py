@@ -189,6 +189,9 @@ class Recipe:
         except ValueError as error:
             raise ValueError(f"{where}: task: {error}") from None
         for role, spec in self.networks.items():
+            if "type" not in spec:
+                others = [name for name in self.networks if name != role]
+                raise ValueError(f"{where}: networks.{role} has no 'type'{nearest(role, others)}")
             _spec("network", spec, f"{where}: networks.{role}")
         for phase, repeats in self.schedule.items():
             if phase not in self.networks:

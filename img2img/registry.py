@@ -312,5 +312,7 @@ def checked(where: str, value: Any, hint: Any) -> Any:
         isinstance(value, origin) and (origin is bool or not isinstance(value, bool))
     ):
         return value
+    if origin in (tuple, list):
+        raise ValueError(f"{where}: {reprlib.repr(value)} is not a list, e.g. [{reprlib.repr(value)}]")
     kind = getattr(hint, "__name__", str(hint))
     raise ValueError(f"{where}: {reprlib.repr(value)} is not a {KINDS.get(kind, kind)}")

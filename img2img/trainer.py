@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -78,8 +79,8 @@ class Trainer:
     ) -> None:
         from accelerate import PartialState
 
-        if seed < 0:
-            raise ValueError(f"seed {seed} must be 0 or more")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed {seed} must be 0 to 2^63 - 1")
         self.recipe, self.seed, self.rollback, self.progress = recipe, seed, rollback, progress
         self.out = Path(out)
         self.processes = PartialState(cpu=device == "cpu")
@@ -150,11 +151,23 @@ class Trainer:
         """Train until the recipe's number of images; return the last log line.
 
         An interrupt (Ctrl-C or SIGTERM) finishes the step, writes a checkpoint and raises KeyboardInterrupt.
+
+        Raises:
+            ValueError: another run trains into the folder.
         """
+        if self.rank:
+            return self._run()
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.out / ".lock", timeout=0):
+                return self._run()
+        except Timeout:
+            raise ValueError(f"{self.out}: another process trains here; wait for it, or choose another --out") from None
+
+    def _run(self) -> dict[str, Any]:
         plan = self.recipe.train
         main = self.rank == 0
         if main:
-            self.out.mkdir(parents=True, exist_ok=True)
             # Of a run that was killed while it wrote; safetensors has temporary files of its own.
             for left in (*self.out.glob(".*.partial*"), *self.out.glob(".tmp??????")):
                 left.unlink(missing_ok=True)
@@ -166,6 +179,8 @@ class Trainer:
         if self.step >= total and main:
             said = f"{self.recipe.name}: {self.images} images are done already; ask for more (--images) to go on"
             tqdm.write(said, file=sys.stderr)
+            log = self.out / "log.jsonl"
+            line = json.loads(log.read_text(encoding="utf-8").splitlines()[-1]) if log.is_file() else {}
         asked: list[int] = []
         handlers = {name: signal.signal(name, lambda number, frame: asked.append(number)) for name in self._signals()}
         board = self._board() if main else None
@@ -420,6 +435,7 @@ class Trainer:
                         tensors[f"optimizer.{phase}.{place}.{key}"] = torch.as_tensor(value)
         header = {"recipe": self.recipe.page(), "step": self.step, "images": self.images, "seed": self.seed}
         header |= {"best": self.best, "world": self.world, "scaler": self.scaler.state_dict()}
+        header["data"] = self._amounts
         header |= {"rate": self.rate, "rollbacks": self.rollbacks, "alarms": self.alarms.state()}
         header["sums"] = {name: float(value) for name, value in self.sums.items()}
         checkpoint.save(path, tensors, header)
@@ -471,10 +487,21 @@ class Trainer:
         self.rate, self.rollbacks = header.get("rate", 1.0), header.get("rollbacks", 0)
         if self.best and self.best["metric"] != self._decisive:
             self.best = None  # of another metric, which says nothing of this one
+        before = header.get("data", self._amounts)
+        if before != self._amounts and self.rank == 0:
+            said = "goes on with other data: {} samples to learn from and {} to validate on, where there were {} and {}"
+            tqdm.write(f"{self.out}: {said.format(*self._amounts, *before)}", file=sys.stderr)
+        if before[1] != self._amounts[1]:
+            self.best = None  # of other images
         self.alarms = Alarms(header.get("alarms"))
         self.sums = {name: torch.tensor(value, device=self.device) for name, value in header.get("sums", {}).items()}
         if header.get("scaler"):
             self.scaler.load_state_dict(header["scaler"])
+
+    @property
+    def _amounts(self) -> list[int]:
+        """Samples to learn from (crops, of large photos), and to validate on."""
+        return [len(self.source), 0 if self.check is None else len(self.check)]
 
     @property
     def _again(self) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ OPTIONS = {
     "prepare": {"name", "out", "source", "make", "size", "seed"},
     "models": {"pattern", "json"},
     "show": {"name"},
-    "export": {"model", "out"},
+    "export": {"model", "out", "overwrite"},
 }
 """Commands and options that scripts rely on: what is added belongs here, what is taken away breaks them."""
 
@@ -103,6 +103,10 @@ def test_help_answers_at_once():
         ["upscale", "a.png", "-o", "b", "--precision", "fp8"],
         ["train", "wgan_gp", "--data", "x"],
         ["models", "--nothing"],
+        ["upscale", "a.png", "-o", "b", "--scale", "2", "--size", "9x"],
+        ["check", "a", "--paired", "--unpaired"],
+        ["synthesize", "a", "-o", "b", "--seed", "-1"],
+        ["synthesize", "a", "-o", "b", "--seed", str(2**63)],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
@@ -163,6 +167,42 @@ def test_options_that_cannot_be_are_told_once(failing, trained, photos, tmp_path
     train = ("train", "wgan_gp", "--data", photos, "-o", tmp_path / "run")
     assert "train.images is 0" in failing(*train, "--images", 0)
     assert "--devices 0 must be 1 or more" in failing(*train, "--devices", 0)
+    draw = ("synthesize", trained["painter"], "-o")
+    assert "choose one" in failing(*draw, tmp_path / "a.png", "--mix", "--interpolate", 3)
+    assert "cannot write '.gif'" in failing(*draw, tmp_path / "a.gif") and not (tmp_path / "a.gif").exists()
+    assert "name their folder (--from)" in failing("prepare", "--make", "edges", "-o", tmp_path / "pairs")
+    assert "networks.generatr has no 'type'; did you mean 'generator'?" in failing(
+        *train, "--set", "networks.generatr.width=8"
+    )
+    assert "'psnr' is not a list, e.g. ['psnr']" in failing(*train, "--set", "validate.metrics=psnr")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["upscale", "", "-o", "a"],
+        ["upscale", "a", "-o", ""],
+        ["train", "gan", "--data", "", "-o", "a"],
+        ["train", "gan", "--data", "a", "--validation", "", "-o", "a"],
+        ["evaluate", "fast.x4", "--data", ""],
+        ["check", "a", ""],
+        ["classify", "", "--model", "a", "-o", "a"],
+        ["prepare", "--from", "", "--make", "edges", "-o", "a"],
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(failing, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"{arguments[0]}: a name is empty" in failing(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_to_is_called_so(failing, tmp_path, monkeypatch):
+    def closed(*arguments, **options):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "cache" / "decoded"))
+
+    monkeypatch.setenv("IMG2IMG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(img2img, "check", closed)
+    assert "that is the cache; set IMG2IMG_CACHE" in failing("check", tmp_path)
 
 
 def test_what_is_there_is_not_replaced_unasked(failing, trained, tmp_path):
@@ -172,6 +212,8 @@ def test_what_is_there_is_not_replaced_unasked(failing, trained, tmp_path):
         assert "mine.png: exists" in failing(command, *model, "-o", tmp_path / "mine.png")
     assert (tmp_path / "mine.png").read_text() == "mine"
     assert "is a folder" in failing("classify", tmp_path, "--model", trained["painter"], "-o", tmp_path)
+    (tmp_path / "mine.onnx").write_text("mine")
+    assert "mine.onnx: exists" in failing("export", trained["upscaler"], "-o", tmp_path / "mine.onnx")
     options = ["-n", "1", "--device", "cpu", "--precision", "fp32", "-o", str(tmp_path / "mine.png")]
     assert main(["synthesize", str(trained["painter"]), "--overwrite", *options]) == 0
     assert Image.open(tmp_path / "mine.png").size[0] > 1
@@ -186,7 +228,10 @@ def test_what_was_measured_is_not_of_a_run(pages, folders, tmp_path, capsys):
     assert "measured" not in img2img.describe(tmp_path / "run")
     capsys.readouterr()
     assert main([*command, "--images", "2", "--device", "cpu", "--precision", "fp32"]) == 0
-    assert "2 images are done already; ask for more (--images)" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert (
+        "2 images are done already; ask for more (--images)" in captured.err and json.loads(captured.out)["step"] == 1
+    )
     pages["painter"]["name"] = "another"
     (tmp_path / "page.json").write_text(json.dumps(pages["painter"]))
     assert main([*command, "--images", "9"]) == 1
@@ -199,7 +244,10 @@ def test_folders_of_halves_are_told(pages, smooth, tmp_path, capsys):
     (tmp_path / "page.json").write_text(json.dumps(pages["translator"]))
     command = ["train", str(tmp_path / "page.json"), "--data", str(tmp_path / "photos"), "-o", str(tmp_path / "run")]
     assert main([*command, "--images", "2", "--device", "cpu", "--precision", "fp32"]) == 0
-    assert f"{tmp_path / 'photos'}: its images are read as pairs" in capsys.readouterr().err
+    told = f"{tmp_path / 'photos'}: its images are read as pairs"
+    assert told in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "photos"), "--metrics", "l1"]) == 0
+    assert told in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(tmp_path):

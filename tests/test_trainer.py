@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -149,7 +150,7 @@ def test_killed_at_ten_random_moments(options, server):
     assert reached > 0, "never came to a checkpoint"
     run["set"] = [*run["set"], f"train.images={reached + 20}"]
     img2img.train(**run)
-    assert not list(out.glob(".*")), "left-overs of killed writes stay"
+    assert {path.name for path in out.glob(".*")} == {".lock"}, "left-overs of killed writes stay"
     images = [json.loads(line)["images"] for line in log.read_text().splitlines()]
     assert images == list(range(2, reached + 22, 2)), "a line of the log is missing or double"
 
@@ -162,7 +163,7 @@ def test_a_log_without_a_checkpoint_is_begun_anew(options):
     (run["out"] / ".tmpAb12Cd").write_text("half")  # as safetensors calls its own
     img2img.train(**run, images=4)
     assert "old" not in (run["out"] / "log.jsonl").read_text()
-    assert not list(run["out"].glob(".*"))
+    assert {path.name for path in run["out"].glob(".*")} == {".lock"}
 
 
 def test_interrupt_saves_and_exits_with_130(options):
@@ -440,6 +441,32 @@ def test_init_takes_what_fits(options, trained, pages, capsys):
     run = options("upscaler", "wide", "networks.generator.width=16")
     with pytest.raises(ValueError, match=r"init.generator = .*: only [\d,]+ of [\d,]+ numbers fit; give networks"):
         img2img.train(**run, images=2)
+
+
+def test_two_runs_do_not_share_a_folder(options):
+    from filelock import FileLock
+
+    run = options("painter", "run")
+    run["out"].mkdir()
+    with FileLock(run["out"] / ".lock"), pytest.raises(ValueError, match="run: another process trains here"):
+        img2img.train(**run, images=4)
+    assert not (run["out"] / "last.safetensors").exists()
+    assert img2img.train(**run, images=4)["step"] == 1
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(options, folders, tmp_path, capsys):
+    run = options("upscaler", "run")
+    img2img.train(**run, images=2)
+    for part, folder in (("train", run["data"]), ("validation", run["validation"])):
+        shutil.copytree(folder, tmp_path / part)
+        shutil.copy(sorted((tmp_path / part).iterdir())[0], tmp_path / part / "more.png")
+    best = contents(run["out"] / "last.safetensors")[1]["best"]
+    assert "other data" not in capsys.readouterr().err
+    img2img.train(**run | {"data": tmp_path / "train", "validation": tmp_path / "validation"}, images=4)
+    said = capsys.readouterr().err
+    assert re.search(r"other data: \d+ samples to learn from and 3 to validate on, where there were \d+ and 2", said)
+    again = contents(run["out"] / "last.safetensors")[1]["best"]
+    assert best["images"] == 2 and again["images"] == 4, "the best by other images does not stand"
 
 
 def test_seeds_of_places():

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from img2img.data.pairs import TABLE as PAIRS
 from img2img.data.pairs import halves_in, rows
+from img2img.data.photos import files_below
 from img2img.data.unpaired import domains
 from img2img.imaging.picture import READABLE, UnreadableImage, read
 
@@ -103,7 +104,7 @@ def examine(
             if not path.is_dir() and not _table(path):
                 raise ValueError(f"{path}: no such folder")
     halves = 2 if paired and _side_by_side(training) else 1
-    if halves == 2 and any(_image(path) for path in training[""][0].rglob("*")):
+    if halves == 2 and files_below(training[""][0]):
         halves_in(training[""][0])  # tells of another layout
     if paired and held_out and _side_by_side(held_out) != _side_by_side(training):
         raise ValueError(f"{kept[0]}: its pairs are laid out in another way than those to train on; use the same")
@@ -130,7 +131,7 @@ def examine(
         parts[part] = {role: _look(found, workers, part) for role, found in files.items()}
         for role, seen in parts[part].items():
             place = table if lines is not None else roles[role][0]
-            if not seen and lines is None and any(place.rglob("*.npy")):
+            if not seen and lines is None and files_below(place, (".npy",)):
                 findings.append(Finding(place, "note", "arrays (.npy), which nobody looked into", "nothing to do"))
             elif not seen:
                 mend = f"put images there ({', '.join(READABLE)})"
@@ -204,7 +205,7 @@ def _roles(folders: list[Path], form: str, validation: bool = False) -> dict[str
 
 def _files(folders: list[Path]) -> list[tuple[Path, Path]]:
     """Return every image below the folders, with the folder that its name is relative to."""
-    return [(path, folder) for folder in folders for path in sorted(folder.rglob("*")) if _image(path)]
+    return [(path, folder) for folder in folders for path in files_below(folder)]
 
 
 def _look(found: list[tuple[Path, Path]], workers: int | None, part: str) -> list[_Seen]:
@@ -215,10 +216,6 @@ def _look(found: list[tuple[Path, Path]], workers: int | None, part: str) -> lis
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _image(path: Path) -> bool:
-    return path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file()
 
 
 def _see(path: Path, folder: Path) -> _Seen:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from img2img.checkpoint import atomic
 from img2img.data import fetch
-from img2img.data.photos import Store, images_in, rgb
+from img2img.data.photos import Store, files_below, images_in, rgb
 from img2img.imaging import picture
 
 
@@ -172,7 +172,7 @@ def files_in(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: there is no such folder, or nothing of that kind in it.
     """
-    arrays = sorted(path for path in Path(folder).rglob("*.npy") if path.is_file())
+    arrays = files_below(Path(folder), (".npy",))
     try:
         return sorted(images_in(folder) + arrays)
     except ValueError:

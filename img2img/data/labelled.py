@@ -49,8 +49,8 @@ class Labelled:
         if classes and len(self.names) != classes:
             shown = ", ".join(self.names[:3])
             raise ValueError(
-                f"{folder}: holds {len(self.names)} classes ({shown}, ...), the page knows {classes}; "
-                "set classes of its networks"
+                f"{folder}: holds {len(self.names)} classes ({shown}, ...), the page knows {classes}; train with "
+                f"classes = {len(self.names)} in every network that has it (--set networks.generator.classes=...)"
             )
         self.flip = flip
         self.images = squares(files, channels, size)

@@ -203,6 +203,10 @@ def partners(folders: str | Path | Sequence[str | Path]) -> tuple[list[tuple[Pat
     return [(left[name], right[name]) for name in sorted(left)], False
 
 
+HALVES = "its images are read as pairs, A in their left half and B in their right"
+"""What is told of a folder of which `side_by_side` is true."""
+
+
 def side_by_side(folders: Sequence[Path]) -> bool:
     """Return whether the images of a folder are read as pairs, A in the left half and B in the right (see `Pairs`)."""
     where = folders[0]
@@ -267,6 +271,8 @@ def _present(where: Path, line: int, pair: list[Path]) -> tuple[Path, Path]:
 def _cut(pixels: np.ndarray, part: int, parts: int) -> np.ndarray:
     """Return one of ``parts`` equal columns; what does not divide evenly is left out on the right."""
     width = pixels.shape[1] // parts
+    if not width:
+        raise ValueError(f"is {pixels.shape[1]} pixel wide, and read as {parts} halves")
     return pixels[:, part * width : (part + 1) * width]
 
 

@@ -4,11 +4,12 @@ Decoding a photo for one crop costs a hundred times the crop. So each photo is d
 the cache, from which the operating system reads just the rows of a crop; see ``tools/benchmark_crops.py``.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,49 @@ from img2img.imaging import picture
 from img2img.registry import part
 
 
+def files_below(folder: Path, suffixes: Collection[str] = picture.READABLE) -> list[Path]:
+    """Return the files of some suffixes below a folder, sorted by name; hidden ones are left out, links are followed.
+
+    Each folder is entered once, whatever links say: one that a link leads to has its own place, if it has one below
+    the first. One that cannot be read costs a line on stderr.
+    """
+    root = os.path.realpath(folder)
+    entered: set[tuple[int, int]] = set()
+    found: list[Path] = []
+
+    def told(error: OSError) -> None:
+        tqdm.write(f"{error.filename}: {error.strerror}; what is in it is left out", file=sys.stderr)
+
+    def leads_out(path: str) -> bool:
+        if not os.path.islink(path):
+            return True
+        real = os.path.realpath(path)
+        with contextlib.suppress(ValueError):  # on different drives
+            return os.path.commonpath([root, real]) not in (root, real)
+        return True
+
+    for place, names, plain in os.walk(folder, followlinks=True, onerror=told):
+        about = os.stat(place)
+        if (about.st_dev, about.st_ino) in entered:
+            names.clear()
+            continue
+        entered.add((about.st_dev, about.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith(".") and leads_out(os.path.join(place, name)))
+        paths = (Path(place, name) for name in plain if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    return sorted(found)
+
+
 def images_in(folder: str | Path) -> list[Path]:
-    """Return the image files below a folder, sorted by name; hidden ones are left out.
+    """Return the image files below a folder as `files_below` does.
 
     Raises:
         ValueError: there is no such folder, or no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in picture.READABLE
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+        raise ValueError(f"{folder}: {'is a file; name its folder' if folder.is_file() else 'no such folder'}")
+    found = files_below(folder)
     if not found:
         raise ValueError(f"{folder}: no image files in it")
     return found

@@ -1,5 +1,6 @@
 """Crops and their reduced versions."""
 
+import os
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from img2img.data import photos as module
+from img2img.data.images import files_in
 from img2img.data.photos import Crops, Store, Whole, images_in, rgb
 
 
@@ -29,6 +31,34 @@ def test_images_in(folder):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match="no image files in it"):
         images_in(folder / "empty")
+
+
+def test_links_lead_on_and_what_cannot_be_read_is_told(folder, tmp_path, capsys, monkeypatch):
+    """A link out of the folder is followed, once; one to a place below it is not, and a loop ends."""
+    before = images_in(folder)
+    far = tmp_path.with_name(f"{tmp_path.name}-far")
+    far.mkdir()
+    Image.new("RGB", (4, 4)).save(far / "far.png")
+    (far / "back").symlink_to(folder)
+    (folder / "link").symlink_to(far)
+    (folder / "twice").symlink_to(far)
+    (folder / "below").mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "below" / "z.png")
+    (folder / "again").symlink_to(folder / "below")
+    assert images_in(folder) == sorted([*before, folder / "link" / "far.png", folder / "below" / "z.png"])
+    assert files_in(folder) == images_in(folder) and not capsys.readouterr().err
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("below"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert folder / "below" / "z.png" not in images_in(folder)
+    assert capsys.readouterr().err == f"{folder / 'below'}: Permission denied; what is in it is left out\n"
+    with pytest.raises(ValueError, match="z.png: is a file; name its folder"):
+        images_in(folder / "below" / "z.png")
 
 
 def test_rgb(tmp_path):
