@@ -18,7 +18,7 @@ from img2img import checkpoint, engine
 from img2img.adversarial.latent import slerp, truncate
 from img2img.data.images import planes, signed, square
 from img2img.imaging import tiles
-from img2img.imaging.picture import Picture, read
+from img2img.imaging.picture import LIMIT, Picture, read
 from img2img.recipe import Recipe, locate
 from img2img.systems.system import System, restore
 
@@ -27,6 +27,9 @@ LEAST = 4
 
 FAITHFUL = 50.0
 """Decibels between the results in bf16 and fp32 below which bf16 is not chosen by itself."""
+
+SLACK = 0.1
+"""How far a float image may overshoot [0, 1], as those of other networks do; it is clamped, and more is refused."""
 
 
 class Pipeline:
@@ -115,7 +118,8 @@ class Pipeline:
             options: see `picture`.
 
         Raises:
-            ValueError: the image is unreadable or of a kind or shape that is not listed.
+            ValueError: the image is unreadable, or of a kind, shape or range that is not listed, or the model makes
+                images of noise.
         """
         if channels not in ("rgb", "bgr"):
             raise ValueError(f"channels = {channels!r} is neither 'rgb' nor 'bgr'")
@@ -147,17 +151,24 @@ class Pipeline:
         """Run a float tensor (C, H, W) or (N, C, H, W) in [0, 1] through the network in one piece.
 
         ``scale`` and ``size`` as in `picture`; ``tile`` has no effect.
+
+        Raises:
+            ValueError: another shape or type, values more than `SLACK` outside [0, 1], or as `picture` says.
         """
+        self._check_verb()
         fits = batch.dim() in (3, 4) and batch.is_floating_point() and 0 not in batch.shape
         if not fits or batch.shape[-3] != self.channels:
             raise ValueError(
                 f"a tensor must be ({self.channels}, H, W) or (N, {self.channels}, H, W) floats in [0, 1], "
-                f"not {tuple(batch.shape)} {batch.dtype}"
+                f"not {tuple(batch.shape)} {batch.dtype}" + "; x / 255 makes it so" * (batch.dtype is torch.uint8)
             )
+        least, most = (float(value) for value in batch.aminmax())
+        if not (least >= -SLACK and most <= 1 + SLACK):
+            raise ValueError(f"a tensor must be in [0, 1], and this one {_mend(least, most)}")
         low, high = self.span
         height, width = batch.shape[-2:]
-        wide, tall = wanted_size(width, height, self.scale if scale is None else scale, size)
-        given = (batch if batch.dim() == 4 else batch[None]).to(self.device).float() * (high - low) + low
+        wide, tall = self._target(width, height, scale, size)
+        given = (batch if batch.dim() == 4 else batch[None]).to(self.device).float().clamp(0, 1) * (high - low) + low
         # Made large enough, as tiles.apply does, and cut back.
         bottom, right = (-(-max(side, 16) // self.multiple) * self.multiple - side for side in (height, width))
         rows, columns = (
@@ -175,11 +186,28 @@ class Pipeline:
         """Refuse options that no image can be made by.
 
         Raises:
-            ValueError: a scale, size or tile outside its range.
+            ValueError: a scale, size or tile outside its range, or a model that makes images of noise.
         """
+        self._check_verb()
         wanted_size(1, 1, self.scale if scale is None else scale, size)
         if tile is not None and tile != 0 and tile < LEAST:
             raise ValueError(f"tile = {tile} must be 0 (the whole image at once), or {LEAST} pixels or more")
+
+    def _check_verb(self) -> None:
+        if self.verb == "synthesize":
+            raise ValueError(
+                f"{self.name} (task {self.task}) makes images of noise, not of images; .sample() draws them"
+            )
+
+    def _target(self, width: int, height: int, scale: float | None, size: str | None) -> tuple[int, int]:
+        """Return the output's (width, height), refused where resampling to it would not fit into any memory."""
+        wide, tall = wanted_size(width, height, self.scale if scale is None else scale, size)
+        if wide * tall > LIMIT and (wide, tall) != (width * self.scale, height * self.scale):
+            option = f"--size {size}" if size else f"--scale {scale}"
+            raise ValueError(
+                f"{option} makes {wide} x {tall} pixels, more than the limit of {LIMIT}; choose a smaller one"
+            )
+        return wide, tall
 
     @torch.inference_mode()
     def picture(
@@ -203,10 +231,11 @@ class Pipeline:
         Where the precision was not chosen, 16-bit images are computed in fp32: bf16 has steps of 256 of their levels.
 
         Raises:
-            ValueError: a scale, size or tile outside its range.
+            ValueError: a scale, size or tile outside its range, an output to resample to that has more than `LIMIT`
+                pixels, or a model that makes images of noise.
         """
         self.check(scale=scale, size=size, tile=tile)
-        target = wanted_size(picture.width, picture.height, self.scale if scale is None else scale, size)
+        target = self._target(picture.width, picture.height, scale, size)
         network, dtype = self.network, self.dtype
         if picture.pixels.dtype == np.uint16 and self.automatic and dtype is not torch.float32:
             self.exact = self.exact or self._ready(torch.float32)
@@ -510,6 +539,16 @@ def converted(pixels: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray
     if channels == 3:
         return colours.repeat(3, axis=2), alpha
     raise ValueError(f"the model takes {channels} channels, and the image has {colours.shape[2]}")
+
+
+def _mend(least: float, most: float) -> str:
+    """Say what range a float image has, and what brings it to [0, 1]."""
+    if math.isnan(least):
+        return "holds NaN"
+    found = f"is in [{least:.4g}, {most:.4g}]"
+    if least < -SLACK:
+        return found + "; (x + 1) / 2 brings it there" * (least >= -1 - SLACK and most <= 1 + SLACK)
+    return found + "; x / 255 brings it there" * (most <= 256)
 
 
 def _swapped(pixels: np.ndarray) -> np.ndarray:

@@ -148,6 +148,58 @@ def test_wrong_kinds(given, pipe):
         pipe([given])
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "match"),
+    [
+        (0, 255, r"this one is in \[0, 255\]; x / 255 brings it there$"),
+        (-1, 1, r"this one is in \[-1, 1\]; \(x \+ 1\) / 2 brings it there$"),
+        (-20, 300, r"this one is in \[-20, 300\]$"),
+        (0, float("inf"), r"this one is in \[0, inf\]$"),
+        (0, float("nan"), "this one holds NaN$"),
+    ],
+)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+def test_tensors_outside_their_range_are_refused(low, high, match, kind, pipe):
+    given = torch.full((3, 4, 4), 0.5, dtype=kind)
+    given[0, 0, 0], given[2, 3, 3] = low, high
+    with pytest.raises(ValueError, match=match):
+        pipe(given)
+
+
+def test_tensors_that_overshoot_a_little_are_clamped(pipe):
+    given = torch.rand(3, 9, 9) * 1.18 - 0.09
+    assert given.min() < 0 and given.max() > 1 and torch.equal(pipe(given), pipe(given.clamp(0, 1)))
+
+
+def test_whole_numbers_are_told_the_mend(pipe):
+    with pytest.raises(ValueError, match=r"torch\.uint8; x / 255 makes it so"):
+        pipe(torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
+def test_outputs_too_large_are_refused_before_anything_is_computed(pipe, image, tmp_path, monkeypatch, capsys):
+    from img2img.imaging.tree import process
+
+    monkeypatch.setattr("img2img.pipeline.LIMIT", 10_000)
+    monkeypatch.setattr("img2img.imaging.tiles.apply", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr(pipe, "_run", lambda *_: pytest.fail("computed"))
+    for options, match in (
+        ({"size": "200x51"}, "--size 200x51 makes 200 x 51 pixels, more than the limit of 10000"),
+        ({"size": "x100"}, "--size x100 makes 135 x 100 pixels, more than the limit"),
+        ({"scale": 5}, "--scale 5 makes 155 x 115 pixels, more than the limit"),
+    ):
+        for given in (image, torch.rand(3, 23, 31)):
+            with pytest.raises(ValueError, match=match):
+                pipe(given, **options)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    made = process(tmp_path / "a.png", tmp_path / "out", lambda x: pipe.picture(x, size="500x500"), settings="")
+    assert made.failed == 1 and f"{tmp_path}/a.png: --size 500x500 makes 500 x 500 pixels" in capsys.readouterr().err
+
+
+def test_the_networks_own_scale_has_no_limit(pipe, image, monkeypatch):
+    monkeypatch.setattr("img2img.pipeline.LIMIT", 100)
+    assert pipe(image).shape == pipe(image, scale=2).shape == (46, 62, 3)
+
+
 def test_wrong_options(pipe, image):
     with pytest.raises(ValueError, match="neither 'rgb' nor 'bgr'"):
         pipe(image, channels="gbr")
@@ -274,6 +326,9 @@ def test_synthesize(trained):
     for count in (0, -1):
         with pytest.raises(ValueError, match="count"):
             pipe.sample(count)
+    for given in (np.zeros((8, 8, 3), np.uint8), torch.rand(3, 8, 8), images[0], images):
+        with pytest.raises(ValueError, match=r"\(task generate\) makes images of noise, .*; \.sample\(\) draws them"):
+            pipe(given)
 
 
 def test_load_and_the_verbs(trained, image):

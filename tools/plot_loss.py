@@ -73,6 +73,7 @@ def draw(tracks: dict[str, Track], metric: str, path: Path) -> None:
         axes.tick_params(axis="y", colors="tab:blue")
         other.tick_params(axis="y", colors="tab:orange")
         axes.legend(handles=lines, fontsize=7, loc="upper right")
+        axes.locator_params("x", nbins=4)
         axes.grid(alpha=0.3)
     save_figure(figure, path)
 

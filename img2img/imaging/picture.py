@@ -6,6 +6,7 @@ The content decides the format on reading, the extension on writing. `KEEPS` say
 import contextlib
 import io
 import math
+import os
 import re
 import struct
 import threading
@@ -36,6 +37,9 @@ WRITABLE = tuple(_FORMATS)
 """Extensions that `write` knows (".avif" where Pillow has it)."""
 READABLE = (*WRITABLE, ".jpe", ".jfif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 """Extensions that a folder is searched for; `read` itself looks at the content only."""
+_OTHERS = ".avif .heic .heif .jxl .jp2 .j2k .tga .ico .psd .svg .exr .dng .cr2 .cr3 .nef .arw .orf .raf .rw2"
+UNREAD = tuple(each for each in _OTHERS.split() if each not in READABLE)
+"""Extensions of images that `read` has no decoder for, so that a folder can say what was left out."""
 
 _DENSEST = (
     100_000  # pixels in a byte: more than deflate (8,256) or a blank fax reach; WebP packs one colour without end
@@ -171,7 +175,7 @@ def decode(data: bytes, *, limit: int = LIMIT) -> Picture:
     if not data:
         raise UnreadableImage("the file is empty")
     try:
-        with _no_pillow_limit(), Image.open(io.BytesIO(data), formats=_DECODERS) as image:
+        with _lenient(), Image.open(io.BytesIO(data), formats=_DECODERS) as image:
             _check_size(image.size, limit)
             if image.width * image.height > _DENSEST * len(data) and image.format not in ("WEBP", "AVIF"):
                 raise UnreadableImage(f"{image.width} x {image.height} pixels cannot be in {len(data)} bytes")
@@ -203,10 +207,18 @@ def size(path: str | Path) -> tuple[int, int] | None:
     if not Path(path).is_file():  # a pipe would be waited for
         return None
     try:
-        with _no_pillow_limit(), Image.open(path, formats=_DECODERS) as image:
+        with _lenient(), Image.open(path, formats=_DECODERS) as image:
             return image.size
     except Exception:  # whatever it is, `read` will say it
         return None
+
+
+def frames(path: str | Path) -> int:
+    """Return how many frames or pages a file has, of which `read` takes the first; 1 where it cannot be told."""
+    with contextlib.suppress(Exception), _lenient(), Image.open(path, formats=_DECODERS) as image:
+        # The others of an MPO are the camera's previews and depth maps of the same photo.
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    return 1
 
 
 def _bytes(path: Path) -> bytes:
@@ -224,16 +236,23 @@ def _bytes(path: Path) -> bytes:
 
 _opening = threading.Lock()
 _opened = 0
-_pillow_limit: int | None = None
+_before: tuple[int | None, int] = 0, 0
+_opencv_log = None if "OPENCV_LOG_LEVEL" in os.environ else getattr(cv2.utils, "logging", None)  # not in all builds
 
 
 @contextlib.contextmanager
-def _no_pillow_limit() -> Iterator[None]:
-    """Lift Pillow's own (process-wide) pixel limit while ours is in force; threads may overlap."""
-    global _opened, _pillow_limit
+def _lenient() -> Iterator[None]:
+    """Lift Pillow's own pixel limit while ours is in force, and hush OpenCV, whose lines name no file.
+
+    Both are process-wide; threads may overlap.
+    """
+    global _opened, _before
     with _opening:
         if not _opened:
-            _pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _before = Image.MAX_IMAGE_PIXELS, _opencv_log.getLogLevel() if _opencv_log else 0
+            Image.MAX_IMAGE_PIXELS = None
+            if _opencv_log:
+                _opencv_log.setLogLevel(_opencv_log.LOG_LEVEL_SILENT)
         _opened += 1
     try:
         yield
@@ -241,7 +260,9 @@ def _no_pillow_limit() -> Iterator[None]:
         with _opening:
             _opened -= 1
             if not _opened:
-                Image.MAX_IMAGE_PIXELS = _pillow_limit
+                Image.MAX_IMAGE_PIXELS, level = _before
+                if _opencv_log:
+                    _opencv_log.setLogLevel(level)
 
 
 def _check_size(size: tuple[int, int], limit: int) -> None:

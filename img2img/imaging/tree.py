@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import RawIOBase
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from img2img.checkpoint import leftovers
 from img2img.imaging import picture as files
-from img2img.imaging.picture import LIMIT, READABLE, WRITABLE, Picture, UnreadableImage
+from img2img.imaging.picture import LIMIT, READABLE, UNREAD, WRITABLE, Picture, UnreadableImage
 
 RECORD = ".img2img.jsonl"
 """Name of the file in the output folder that remembers what was made from what."""
@@ -100,9 +100,10 @@ def process(
     Names. One folder gives the same tree below ``output``, several folders each a tree of its own name; a file, or a
     glob's matches, keep their path below the last folder without a wildcard. Links to folders are followed where they
     lead out of the tree, once; linked files are files.
-    Hidden files and files that are not images are left out. The extension stays where we write that format, else
-    it is ``.png``. Where two inputs would take one name, the one that had it in an earlier run, else the first in
-    order, keeps it, and the other has its own extension in its name: ``a.png``, ``a.jpg.png``.
+    Hidden files and files that are not images are left out; one line on stderr counts the images of formats that are
+    not read, and one a file says where only the first of its frames is used. The extension stays where we write that
+    format, else it is ``.png``. Where two inputs would take one name, the one that had it in an earlier run, else the
+    first in order, keeps it, and the other has its own extension in its name: ``a.png``, ``a.jpg.png``.
 
     Resume. `RECORD` in the output folder remembers each input's size and time, the settings and the output's size:
     what is unchanged is skipped, what changed is made again. A file that is in the way and is not in the record, or
@@ -191,9 +192,16 @@ class _Plan:
         self.folder = output.parent if self.single else output
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder}: exists and is not a folder")
+        self.unread: dict[str, str] = {}  # file to extension
         self.found = list(self._search(inputs))
+        counts = Counter(self.unread.values()).most_common()
+        left = ", ".join(f"{count} {extension}" for extension, count in counts)
+        left = left and f"left out, in formats that are not read (save them as .png first): {left}"
         if not self.found and not report.failed:
-            raise ValueError(f"no images in {', '.join(map(str, inputs)) or 'no input'}")
+            where = ", ".join(map(str, inputs)) or "no input"
+            raise ValueError(f"no images in {where}" + (left and f"; {left}"))
+        if left:
+            _say(left)
 
     def _search(self, inputs: list[Path]) -> Iterator[_Job]:
         several = sum(path.is_dir() for path in inputs) > 1
@@ -208,7 +216,7 @@ class _Plan:
                 while glob.has_magic(str(base)):
                     base = base.parent
                 paths = map(Path, sorted(glob.glob(str(given), recursive=True)))
-                matches = [(path, base, Path()) for path in paths if path.is_dir() or path.suffix.lower() in READABLE]
+                matches = [(path, base, Path()) for path in paths if path.is_dir() or self._readable(path)]
                 if not matches:
                     fail(self.report, given, "matches no image")
             else:
@@ -219,6 +227,13 @@ class _Plan:
                     if job.identity not in seen:
                         seen.add(job.identity)
                         yield job
+
+    def _readable(self, path: Path) -> bool:
+        """Whether a file has an image's extension; one that we cannot read is noted."""
+        extension = path.suffix.lower()
+        if extension in UNREAD:
+            self.unread[os.path.realpath(path)] = extension
+        return extension in READABLE
 
     def _walk(self, top: Path) -> Iterator[Path]:
         """Yield the images below a folder in order; each folder once, whatever links say."""
@@ -248,7 +263,7 @@ class _Plan:
                     made |= {os.path.realpath(Path(folder, name)) for name in _Record(Path(folder), "").entries}
             for name in sorted(plain):
                 path = Path(folder, name)
-                if name.startswith(".") or path.suffix.lower() not in READABLE or os.path.realpath(path) in made:
+                if name.startswith(".") or not self._readable(path) or os.path.realpath(path) in made:
                     continue
                 if key == own and self.suffix and path.stem.endswith(self.suffix):
                     continue
@@ -285,7 +300,7 @@ class _Plan:
                 fail(self.report, job.source, error)
                 continue
             name = self._name(job, record, taken)
-            taken.add(os.path.normcase(name))
+            failed = self.report.failed
             job.target = self.folder / name
             if record.done(name, job):
                 self.report.skipped += 1
@@ -301,6 +316,8 @@ class _Plan:
                 if not self.single and name != next(self._names(job)):
                     _say(f"{job.source}: another input has the name {next(self._names(job))}; written as {name}")
                 pending.append(job)
+            if self.report.failed == failed:  # else the next of that name would get another, beside the inputs
+                taken.add(os.path.normcase(name))
         order = {id(job): place for place, job in enumerate(found)}
         return sorted(pending, key=lambda job: order[id(job)])
 
@@ -495,6 +512,9 @@ def _run(
             try:
                 item = files.read(job.source, limit=limit)
                 size = item.pixels.nbytes
+                if (count := files.frames(job.source)) > 1:
+                    whole = "; tools/upscale_video.py takes a GIF whole" * (job.source.suffix.lower() == ".gif")
+                    _say(f"{job.source}: only the first of its {count} frames is used{whole}")
             except Exception as error:
                 item, size = error, 0
             if not loaded.put((job, item), size):

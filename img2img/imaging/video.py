@@ -32,6 +32,7 @@ def process_video(
     """Run ``transform_frames`` over the frames of a video; the target is written whole or not at all.
 
     The frame rate is kept. The sound is copied where ``ffmpeg`` is installed, else one line says that it was left out.
+    An odd width or height loses its last column or row, and a line says so.
 
     Args:
         source: a video that OpenCV reads.
@@ -116,6 +117,10 @@ def _write(
                 if shape is None:
                     shape = frame.shape
                     size = (shape[1], shape[0])
+                    if size[0] % 2 or size[1] % 2:  # OpenCV's encoders cut them without a word
+                        even = f"{size[0] // 2 * 2} x {size[1] // 2 * 2}"
+                        line = f"{target}: {even} pixels, cut from {size[0]} x {size[1]}: videos have even sides"
+                        tqdm.write(line, file=sys.stderr)
                     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, size)
                     if not writer.isOpened():
                         raise ValueError(f"{target}: no encoder for {size[0]} x {size[1]} frames in {target.suffix}")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from img2img.imaging import picture as module
-from img2img.imaging.picture import KEEPS, READABLE, WRITABLE, Picture, UnreadableImage, read, size, write
+from img2img.imaging.picture import KEEPS, READABLE, WRITABLE, Picture, UnreadableImage, frames, read, size, write
 
 AVIF = features.check("avif")
 EXTENSION = {"PNG": ".png", "TIFF": ".tif", "JPEG": ".jpg", "WEBP": ".webp", "AVIF": ".avif", "BMP": ".bmp"}
@@ -420,6 +420,25 @@ def test_the_first_of_several_frames_is_read(tmp_path):
     for kind in ["GIF", "PNG", "WEBP", "TIFF", "MPO"] + ["AVIF"] * AVIF:
         back = read(saved(tmp_path, frames[0], kind, save_all=True, append_images=frames[1:]))
         assert back.pixels.shape == (4, 5, 3) and np.abs(back.pixels.astype(int) - (255, 0, 0)).max() < 12
+
+
+def test_opencv_is_silent_while_it_decodes(tmp_path, capfd, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    log = pytest.importorskip("cv2.utils").logging
+    monkeypatch.setattr(module, "_opencv_log", log)
+    before = log.getLogLevel()
+    options = {"extrasamples": ["unassalpha"], "extratags": [(65000, 3, 1, 5, False)]}  # a tag that libtiff warns of
+    tifffile.imwrite(tmp_path / "a.tif", smooth(channels=4, kind=np.uint16), photometric="rgb", **options)
+    read(tmp_path / "a.tif")
+    assert capfd.readouterr().err == "" and log.getLogLevel() == before
+    monkeypatch.setattr(module, "_opencv_log", None)  # as with OPENCV_LOG_LEVEL set
+    read(tmp_path / "a.tif")
+    assert "65000" in capfd.readouterr().err
+
+
+def test_frames_of_what_cannot_be_read_are_one(tmp_path):
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    assert frames(tmp_path / "a.gif") == frames(tmp_path / "none.gif") == frames(tmp_path) == 1
 
 
 @pytest.mark.parametrize("associated", [True, False])

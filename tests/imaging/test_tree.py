@@ -74,6 +74,36 @@ def test_formats_that_are_only_read_become_png(tmp_path):
     assert names(tmp_path / "out") == ["a.png"]
 
 
+def test_images_in_formats_that_are_not_read_are_counted(photos, tmp_path, monkeypatch, capsys):
+    for name in ("f.heic", "deep/g.HEIC", "h.jp2", ".hidden.heic", "notes.txt", "video.mp4"):
+        (photos / name).write_bytes(b"")
+    line = "left out, in formats that are not read (save them as .png first): 2 .heic, 1 .jp2"
+    report = run([photos, photos], tmp_path / "out")  # nor is anything counted twice
+    assert (report.written, report.failed) == (5, 0) and capsys.readouterr().err == line + "\n"
+    monkeypatch.chdir(photos)
+    assert run("*.*", tmp_path / "flat").written == 3
+    assert capsys.readouterr().err.endswith("first): 1 .heic, 1 .jp2\n")
+    image(photos / "phones/i.heic", kind="PNG")
+    with pytest.raises(
+        ValueError, match=r"no images in .*phones; left out, in formats that are not read .*: 1 \.heic$"
+    ):
+        run(photos / "phones", tmp_path / "none")
+    assert run("*.jp2", tmp_path / "none").failed == 1 and not (tmp_path / "none").exists()
+
+
+def test_frames_that_are_lost_are_told(tmp_path, capsys):
+    first, *others = [Image.new("RGB", (5, 4), colour) for colour in ("red", "green", "blue")]
+    for name, kind in (("a.gif", "GIF"), ("b.png", "PNG"), ("c.webp", "WEBP"), ("d.tif", "TIFF"), ("e.jpg", "MPO")):
+        first.save(tmp_path / name, kind, save_all=True, append_images=others)
+    first.save(tmp_path / "still.gif")
+    assert run(tmp_path, tmp_path / "out").written == 6
+    used = "only the first of its 3 frames is used"
+    lines = [f"{tmp_path}/{name}: {used}" for name in ("a.gif", "b.png", "c.webp", "d.tif")]
+    assert capsys.readouterr().err.splitlines() == [f"{lines[0]}; tools/upscale_video.py takes a GIF whole", *lines[1:]]
+    run(tmp_path, tmp_path / "out")
+    assert capsys.readouterr().err == ""  # nothing is made anew
+
+
 def test_quality_reaches_the_file(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     files.write(tmp_path / "a.png", Picture(noise))
@@ -267,6 +297,13 @@ def test_output_is_the_input(photos, tmp_path, capsys):
     assert (report.written, report.skipped, report.failed) == (0, 5, 0)
     assert run(photos, photos, suffix="_x3").written == 5  # of the inputs, not of the outputs
     assert len(names(photos)) == 15
+
+
+def test_a_name_that_is_refused_moves_no_other_into_the_input(tmp_path, capsys):
+    Image.new("P", (4, 4)).save(tmp_path / "anim.gif")
+    image(tmp_path / "anim.png")
+    assert run(tmp_path, tmp_path).failed == 2 and names(tmp_path) == ["anim.gif", "anim.png"]
+    assert capsys.readouterr().err.count(f"its output {tmp_path}/anim.png is an input") == 2
 
 
 def test_a_link_from_output_to_input_does_not_overwrite_it(photos, tmp_path):

@@ -131,6 +131,16 @@ def test_sound_is_copied_by_ffmpeg(clip, tmp_path, monkeypatch, capsys, works):
         assert error == f"{clip}: sound is left out, ffmpeg could not copy it (no such codec)\n"
 
 
+@pytest.mark.parametrize("extension", CODECS)
+def test_sides_that_the_encoder_cuts_are_told(clip, tmp_path, extension, capsys):
+    target = tmp_path / f"odd{extension}"
+    process_video(clip, target, lambda batch: [frame[:-1, :-1] for frame in batch], progress=False)
+    assert shown(target)[1][0].shape == (46, 62, 3)
+    assert capsys.readouterr().err.count(f"{target}: 62 x 46 pixels, cut from 63 x 47: videos have even sides") == 1
+    process_video(clip, target, double, overwrite=True, progress=False)
+    assert "cut from" not in capsys.readouterr().err
+
+
 def test_a_cut_video_is_told(tmp_path, capsys):
     path = tmp_path / "long.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.5, (64, 48))
