@@ -131,7 +131,7 @@ def launch(function: Callable[[dict], Any], options: dict, processes: int) -> An
     main = threading.current_thread() is threading.main_thread()
     handlers = {name: signal.getsignal(name) for name in names} if main else {}
     for name in logging.root.manager.loggerDict:  # it reports signals and failures at length, each part by itself
-        if name.startswith("torch.distributed.elastic"):
+        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         return elastic_launch(config, _recorded)(function, options)[0]
