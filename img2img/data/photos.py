@@ -46,7 +46,7 @@ def files_below(folder: Path, suffixes: Collection[str] = picture.READABLE) -> l
             return os.path.commonpath([root, real]) not in (root, real)
         return True
 
-    for place, names, plain in os.walk(folder, followlinks=True, onerror=told):
+    for place, names, plain in os.walk(folder, followlinks=True, onerror=told) if folder.is_dir() else ():
         about = os.stat(place)
         if (about.st_dev, about.st_ino) in entered:
             names.clear()
