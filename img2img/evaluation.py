@@ -199,7 +199,8 @@ def evaluate(
             tqdm.write(f"{folders[0]}: {HALVES}", file=sys.stderr)
         bar = tqdm(total=min(images or len(source), len(source)), unit="image", disable=None if progress else True)
         for place, batch in enumerate(together(source, seed, images)):
-            torch.manual_seed((seed << 32) + place)
+            # Mixed first: of a seed torch's generator on the CPU takes the lower 32 bits alone.
+            torch.manual_seed(int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
             batch = {name: value.to(pipe.device) for name, value in batch.items()}
             with torch.inference_mode():
                 trials = pipe.system.trial(batch)

@@ -61,6 +61,8 @@ def test_the_truth_has_every_mode_and_a_gaussians_share_near_them(toy):
     assert found[names[0]] == len(mixture.centres)
     assert found[names[1]] == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 2**15))
     assert found["diversity"] == pytest.approx(1, abs=0.05)
+    again, other = (evaluate(pipe, [], metrics=names[1:], images=2**15, seed=s, progress=False) for s in (3, 4))
+    assert again[names[1]] == found[names[1]] != other[names[1]], "each seed has draws of its own"
 
 
 def test_the_command_line_needs_a_folder_for_images_alone(tmp_path, capsys):
