@@ -74,7 +74,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "adversarial": {
         "began": "adversarial.losses:BEGAN",
-        "density_ratio": "adversarial.losses:density_ratio",
+        "density_ratio": "adversarial.losses:DensityRatio",
         "ebgan": "adversarial.losses:EBGAN",
         "fgan": "adversarial.losses:FGAN",
         "hinge": "adversarial.losses:hinge",

@@ -178,15 +178,31 @@ def _ratio(logits: Tensor) -> Tensor:
     return softplus(logits + UNIT)
 
 
-density_ratio = Adversarial(
-    lambda real, fake: (_ratio(fake).square() - 1) / 2 - (_ratio(real) - 1),
-    lambda real, fake: (_ratio(fake) - 1).square() / 2,
-)
-"""b-GAN in its Pearson version, Uehara et al. 2016 (https://arxiv.org/abs/1610.02920): f(r) = (r - 1)^2 / 2.
+class DensityRatio:
+    """b-GAN in its Pearson version, Uehara et al. 2016 (https://arxiv.org/abs/1610.02920): f(r) = (r - 1)^2 / 2.
 
-The discriminator estimates r = p / q by the Bregman divergence E_Q[f'(r) r - f(r)] - E_P[f'(r)]; the generator then
-minimises the f-divergence E_Q f(r) with that ratio. Here r = softplus(logit + log(e - 1)): positive, 1 at a logit of 0.
-"""
+    The discriminator estimates r = p / q by the Bregman divergence E_Q[f'(r) r - f(r)] - E_P[f'(r)]; the generator then
+    lowers the f-divergence E_Q f(r). Here r = softplus(logit + log(e - 1)): positive, 1 at a logit of 0.
+
+    Args:
+        exact: the generator follows the divergence's derivative in its own density, f(r) - r f'(r), as f-GAN's does.
+            Without, it takes the ratio for given and lowers E_Q f(r), as the paper's algorithm: it is content wherever
+            r = 1, and leaves places of which it makes too little.
+    """
+
+    neutral = 0.0
+
+    def __init__(self, exact: bool = False) -> None:
+        self.exact = exact
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return f'(r) r - f(r) of fakes, minus f'(r) of real samples."""
+        return (_ratio(fake).square() - 1) / 2 - (_ratio(real) - 1)
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return what the generator minimises on its fakes."""
+        ratio = _ratio(fake)
+        return (1 - ratio.square()) / 2 if self.exact else (ratio - 1).square() / 2
 
 
 class EBGAN:

@@ -370,3 +370,20 @@ def test_only_relative_losses_look_at_real_logits_for_the_generator(name):
     fake, real = torch.randn(6, 1), torch.randn(2, 6, 1)
     costs = [loss.generator(each, fake) for each in real]
     assert getattr(loss, "relative", False) == (not torch.equal(*costs))
+
+
+def test_the_exact_density_ratio_follows_the_divergence():
+    """Of Pearson's divergence of two discrete distributions, the derivative in q, by finite differences."""
+    p, q = np.array([0.1, 0.6, 0.3]), np.array([0.5, 0.2, 0.3])
+
+    def divergence(q):
+        return float((q * (p / q - 1) ** 2 / 2).sum())
+
+    steps = np.eye(3) * 1e-6
+    slopes = [(divergence(q + step) - divergence(q - step)) / 2e-6 for step in steps]
+    logits = torch.from_numpy(np.log(np.expm1(p / q)) - UNIT)
+    found = part("adversarial", {"type": "density_ratio", "exact": True}).generator(None, logits)
+    np.testing.assert_allclose(found.numpy(), slopes, rtol=1e-6)
+    plain = part("adversarial", {"type": "density_ratio"}).generator(None, logits)
+    assert plain.argmax() == 1, "the plain cost is worst where there is too little"
+    assert found.argmin() == 1, "and the exact one best"

@@ -173,7 +173,10 @@ FGANS = [{"type": "fgan", "divergence": name, "saturating": flag} for name in DI
 LINEAR = [name for name in TABLES["adversarial"] if name not in ("density_ratio", "began", "ebgan", "fgan")]
 
 
-@pytest.mark.parametrize("spec", [*LINEAR, *FGANS, {"type": "ebgan", "margin": 10.0}], ids=str)
+EXACT = {"type": "density_ratio", "exact": True}
+
+
+@pytest.mark.parametrize("spec", [*LINEAR, *FGANS, EXACT, {"type": "ebgan", "margin": 10.0}], ids=str)
 def test_dirac_gan_converges_with_r1(spec):
     assert dirac(spec, weight=1.0)[-1] < 1e-6
 
