@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         text = str(error).strip().replace("\n", " ") or type(error).__name__
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-        if isinstance(error, OSError) and error.filename and Path(error.filename).is_relative_to(cache()):
+        if isinstance(error, OSError) and error.filename and Path(str(error.filename)).is_relative_to(cache()):
             text += " (that is the cache; set IMG2IMG_CACHE to a folder that can be written to)"
         print(f"img2img: {kind}{text}", file=sys.stderr)
         return 1

@@ -16,6 +16,8 @@ CASES = {
     "benchmark_translation nobody --data {pairs}": "called 'nobody'",
     "benchmark_translation {upscaler} --data {pairs}": "{upscaler} is no translator (task super_resolve)",
     "benchmark_translation {translator} --data {none} --metrics l1": "{none}: no such folder",
+    "classifier_score nobody --data {photos}": "called 'nobody'",
+    "classifier_score {painter} --data {photos}": "does not draw a class that it is asked for",
     "compare_latents {upscaler} --data {photos}": "the task super_resolve has no encoder",
     "compare_upscalers {photo} --box 0,0,8,8 --models nobody -o {out}": "called 'nobody'",
     "compare_upscalers {none} --box 0,0,8,8 --models {upscaler} -o {out}": "{none}: No such file",
