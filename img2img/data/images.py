@@ -172,13 +172,8 @@ def files_in(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: there is no such folder, or nothing of that kind in it.
     """
-    arrays = files_below(Path(folder), (".npy",))
-    try:
-        return sorted(images_in(folder) + arrays)
-    except ValueError:
-        if arrays:
-            return arrays
-        raise
+    # images_in says what is wrong where there is nothing.
+    return files_below(Path(folder), (*picture.READABLE, ".npy")) or images_in(folder)
 
 
 def square(pixels: np.ndarray, size: int) -> np.ndarray:

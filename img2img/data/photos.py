@@ -4,7 +4,6 @@ Decoding a photo for one crop costs a hundred times the crop. So each photo is d
 the cache, from which the operating system reads just the rows of a crop; see ``tools/benchmark_crops.py``.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,40 +21,23 @@ from tqdm import tqdm
 from img2img.checkpoint import atomic
 from img2img.data import fetch
 from img2img.imaging import picture
+from img2img.imaging.tree import walk
 from img2img.registry import part
 
 
 def files_below(folder: Path, suffixes: Collection[str] = picture.READABLE) -> list[Path]:
-    """Return the files of some suffixes below a folder, sorted by name; hidden ones are left out, links are followed.
+    """Return the files of some suffixes below a folder, sorted by name; hidden ones are left out.
 
-    Each folder is entered once, whatever links say: one that a link leads to has its own place, if it has one below
-    the first. One that cannot be read costs a line on stderr.
+    Links are followed as `img2img.imaging.tree.walk` does; a folder that cannot be read costs a line on stderr.
     """
-    root = os.path.realpath(folder)
-    entered: set[tuple[int, int]] = set()
-    found: list[Path] = []
 
     def told(error: OSError) -> None:
         tqdm.write(f"{error.filename}: {error.strerror}; what is in it is left out", file=sys.stderr)
 
-    def leads_out(path: str) -> bool:
-        if not os.path.islink(path):
-            return True
-        real = os.path.realpath(path)
-        with contextlib.suppress(ValueError):  # on different drives
-            return os.path.commonpath([root, real]) not in (root, real)
-        return True
-
-    for place, names, plain in os.walk(folder, followlinks=True, onerror=told) if folder.is_dir() else ():
-        about = os.stat(place)
-        if (about.st_dev, about.st_ino) in entered:
-            names.clear()
-            continue
-        entered.add((about.st_dev, about.st_ino))
-        names[:] = sorted(name for name in names if not name.startswith(".") and leads_out(os.path.join(place, name)))
-        paths = (Path(place, name) for name in plain if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
-    return sorted(found)
+    if not folder.is_dir():
+        return []
+    paths = (Path(place, name) for place, names in walk(folder, told) for name in names if not name.startswith("."))
+    return sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
 
 
 def images_in(folder: str | Path) -> list[Path]:

@@ -166,6 +166,49 @@ def fail(report: Report, path: Path, error: BaseException | str) -> None:
 # What is to be done
 
 
+def walk(
+    top: Path, failed: Callable[[OSError], None], leave: tuple[int, int] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder from ``top`` down and the names of its files, sorted; each folder once, whatever links say.
+
+    Hidden folders are left out. Links are followed where they lead out of the tree: what they lead to within it has a
+    place of its own.
+
+    Args:
+        top: where to begin.
+        failed: told of each folder that cannot be read.
+        leave: device and inode of a folder below ``top`` that is not entered.
+    """
+    entered: set[tuple[int, int] | None] = set()
+    root = os.path.realpath(top)
+
+    def leads_on(path: str) -> bool:
+        if not os.path.islink(path):
+            return True
+        real = os.path.realpath(path)
+        with contextlib.suppress(ValueError):  # on different drives
+            return os.path.commonpath([root, real]) not in (root, real)
+        return True
+
+    for folder, names, plain in os.walk(top, followlinks=True, onerror=failed):
+        key = _key(Path(folder))
+        if key in entered or (key == leave and Path(folder) != top):
+            names.clear()
+            continue
+        entered.add(key)
+        names[:] = sorted(name for name in names if not name.startswith(".") and leads_on(os.path.join(folder, name)))
+        yield folder, sorted(plain)
+
+
+def _key(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode of a file or folder; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class _Plan:
     """Finds the inputs and gives each its output."""
 
@@ -237,45 +280,20 @@ class _Plan:
 
     def _walk(self, top: Path) -> Iterator[Path]:
         """Yield the images below a folder in order; each folder once, whatever links say."""
-        entered: set[tuple[int, int]] = set()
         made: set[str] = set()  # by earlier runs, in folders below this one
-        own, root = self._key(self.output), os.path.realpath(top)
-
-        def leads_on(path: Path) -> bool:
-            """Whether a folder is none that its real name leads to, or leads to this one: then it has its own place."""
-            if not path.is_symlink():
-                return True
-            with contextlib.suppress(ValueError):  # on different drives
-                return os.path.commonpath([root, os.path.realpath(path)]) not in (root, os.path.realpath(path))
-            return True
-
-        for folder, names, plain in os.walk(
-            top, followlinks=True, onerror=lambda error: fail(self.report, Path(error.filename), error)
-        ):
-            key = self._key(Path(folder))
-            if key in entered or (key == own and Path(folder) != top):
-                names.clear()
-                continue
-            entered.add(key)
-            names[:] = sorted(name for name in names if not name.startswith(".") and leads_on(Path(folder, name)))
+        own = _key(self.output)
+        for folder, plain in walk(top, lambda error: fail(self.report, Path(error.filename), error), leave=own):
             if RECORD in plain and Path(folder) != top:
                 with contextlib.suppress(ValueError):  # a record that cannot be read says nothing
                     made |= {os.path.realpath(Path(folder, name)) for name in _Record(Path(folder), "").entries}
-            for name in sorted(plain):
+            marked = self.suffix and _key(Path(folder)) == own  # files by our own ending are results
+            for name in plain:
                 path = Path(folder, name)
                 if name.startswith(".") or not self._readable(path) or os.path.realpath(path) in made:
                     continue
-                if key == own and self.suffix and path.stem.endswith(self.suffix):
+                if marked and path.stem.endswith(self.suffix):
                     continue
                 yield path
-
-    @staticmethod
-    def _key(path: Path) -> tuple[int, int] | None:
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
     def jobs(self, record: "_Record", overwrite: bool) -> list[_Job]:
         """Return what is missing or changed; say what cannot be done."""

@@ -55,7 +55,7 @@ def test_links_lead_on_and_what_cannot_be_read_is_told(folder, tmp_path, capsys,
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    assert folder / "below" / "z.png" not in images_in(folder)
+    assert folder / "below" / "z.png" not in files_in(folder)
     assert capsys.readouterr().err == f"{folder / 'below'}: Permission denied; what is in it is left out\n"
     with pytest.raises(ValueError, match="z.png: is a file; name its folder"):
         images_in(folder / "below" / "z.png")
