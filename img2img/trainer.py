@@ -180,7 +180,8 @@ class Trainer:
             said = f"{self.recipe.name}: {self.images} images are done already; ask for more (--images) to go on"
             tqdm.write(said, file=sys.stderr)
             log = self.out / "log.jsonl"
-            line = json.loads(log.read_text(encoding="utf-8").splitlines()[-1]) if log.is_file() else {}
+            said_last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
+            line = json.loads(said_last[0]) if said_last else {}
         asked: list[int] = []
         handlers = {name: signal.signal(name, lambda number, frame: asked.append(number)) for name in self._signals()}
         board = self._board() if main else None
@@ -448,7 +449,7 @@ class Trainer:
         if theirs.name != mine.name:
             raise ValueError(f"{self.out}: holds a run of {theirs.name}, not of {mine.name}; choose another --out")
         # Lengths and logging may change between runs; what shapes the game may not.
-        shaping = ("networks", "schedule", "adversarial", *TERMS, "unroll", "consensus", "data", "clip_weights")
+        shaping = ("networks", "schedule", "adversarial", *TERMS, "pool", "unroll", "consensus", "data", "clip_weights")
         for key in (*shaping, "optimizer"):
             if getattr(theirs, key) != getattr(mine, key):
                 raise ValueError(

@@ -296,6 +296,12 @@ def test_another_game_is_refused(change, seed, message, options, trained, tmp_pa
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
 
 
+def test_another_pool_is_refused(options, trained, tmp_path):
+    shutil.copytree(trained["painter"], tmp_path / "run")
+    with pytest.raises(ValueError, match="another 'pool'"):
+        img2img.train(**options("painter", "run", "pool=4"))
+
+
 def test_a_run_from_python_goes_on(options):
     run = options("upscaler", "run") | {"set": {"optimizer.betas": (0.5, 0.9)}}
     img2img.train(**run, images=4)
@@ -452,6 +458,8 @@ def test_two_runs_do_not_share_a_folder(options):
         img2img.train(**run, images=4)
     assert not (run["out"] / "last.safetensors").exists()
     assert img2img.train(**run, images=4)["step"] == 1
+    (run["out"] / "log.jsonl").write_text("")
+    assert img2img.train(**run, images=4) == {}, "a finished run without a log has no last line"
 
 
 def test_a_run_that_goes_on_with_other_data_says_so(options, folders, tmp_path, capsys):
