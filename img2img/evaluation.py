@@ -128,8 +128,9 @@ class Judge:
                 found = self.metrics[key]
                 reference = getattr(trial, found.against)
                 if reference is None:
+                    pairs = ", unless two sets hold files of the same names" if found.against == "target" else ""
                     raise ValueError(
-                        f"metric {name}: there is no {found.against} to compare with in this task; "
+                        f"metric {name}: there is no {found.against} to compare with in this task{pairs}; "
                         "choose others for validate.metrics (--metrics)"
                     )
                 # Metrics on one network share their features by the tensor that they are of.

@@ -542,6 +542,24 @@ def test_a_validation_that_cannot_work_is_told_before_the_first_step(options):
     assert not (run["out"] / "log.jsonl").exists()
 
 
+@pytest.mark.parametrize("page", ["cyclegan", "cut"])
+def test_outputs_are_compared_with_targets_of_true_pairs_alone(page, tmp_path, smooth):
+    for place in range(4):
+        for side in "AB":
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(smooth(place, 16, 16)).save(tmp_path / side / f"{place}.png")
+    shrunk = ["data.size=16", "networks.generator.width=4", "networks.generator.blocks=1", "train.images=4"]
+    shrunk += ["networks.discriminator.layers=1", 'validate.metrics=["l1"]', "validate.best=l1"]
+    if page == "cut":
+        shrunk += ["networks.projector.patches=4"]
+    options = {"set": shrunk, "device": "cpu", "doctor": False, "progress": False}
+    img2img.train(page, tmp_path, tmp_path / "run", validation=tmp_path, **options)
+    assert "validation/l1" in (tmp_path / "run" / "log.jsonl").read_text()
+    (tmp_path / "B" / "3.png").rename(tmp_path / "B" / "4.png")
+    with pytest.raises(ValueError, match="metric l1: .* unless two sets hold files of the same names"):
+        img2img.train(page, tmp_path, tmp_path / "other", validation=tmp_path, **options)
+
+
 def test_a_validation_that_fails_costs_no_work(options, monkeypatch):
     calls = iter(range(10))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from img2img.data.images import files_in, shorter, signed, stored
@@ -13,7 +14,8 @@ class Unpaired:
     """``a`` (I, size, size) and ``b`` (C, size, size) in [-1, 1], which have nothing to do with each other.
 
     In training ``b`` is drawn at random whatever ``a`` is. In validation item i holds the i-th image of each set,
-    sorted by name, so that sets of equal names give true pairs, against which an output can be scored.
+    sorted by name. Where both hold the same names (extensions may differ), these are true pairs, against which an
+    output can be scored: items say so by ``paired``, and a pair of which one half cannot be read is left out.
 
     Args:
         folders: two folders, A's and B's; or one that holds both, see `domains`.
@@ -41,18 +43,28 @@ class Unpaired:
     ) -> None:
         self.size, self.flip, self.validation = size, flip and not validation, validation
         side = size if validation else size + jitter
-        self.sets = []
+        self.sets, listed, readable = [], [], []
         for folder, count in zip(domains(folders, validation), (input_channels or channels, channels), strict=True):
-            self.sets.append(stored(files_in(folder), count, f"shorter{side}", lambda pixels: shorter(pixels, side)))
+            files = files_in(folder)
+            self.sets.append(stored(files, count, f"shorter{side}", lambda pixels: shorter(pixels, side)))
             if not len(self.sets[-1]):
                 raise ValueError(f"{folder}: no readable image in it")
+            names = {path: path.relative_to(folder).with_suffix("") for path in files}
+            listed.append(sorted(names.values()))
+            readable.append({names[path]: place for place, path in enumerate(self.sets[-1].files)})
+        a, b = readable
+        known = sorted(a.keys() & b.keys()) if validation and listed[0] == listed[1] else []
+        self.pairs = [(a[name], b[name]) for name in known]
 
     def __len__(self) -> int:
-        return max(len(images) for images in self.sets)
+        return len(self.pairs) or max(len(images) for images in self.sets)
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return an image of A and one of B, each cropped and perhaps mirrored."""
+        """Return an image of A and one of B, each cropped and perhaps mirrored; ``paired`` only of a true pair."""
         a, b = self.sets
+        if self.pairs:
+            one, other = self.pairs[index]
+            return {"a": self._crop(a[one], rng), "b": self._crop(b[other], rng), "paired": torch.ones(())}
         other = index % len(b) if self.validation else int(rng.integers(len(b)))
         return {"a": self._crop(a[index % len(a)], rng), "b": self._crop(b[other], rng)}
 

@@ -78,8 +78,8 @@ class Contrastive(System):
         return self.generator(inputs).float().clamp(*self.span)
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
-        """The output; where the sorted folders hold true pairs, the target is right for scoring."""
-        return {"": Trial(self.infer(batch["a"]), batch["a"], batch["b"], batch["b"])}
+        """The output; a target only of true pairs."""
+        return {"": Trial(self.infer(batch["a"]), batch["a"], batch["b"] if "paired" in batch else None, batch["b"])}
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of two folders, or of one with A/ and B/ (or trainA/, trainB/, testA/, testB/) in it."""

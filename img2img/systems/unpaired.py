@@ -69,8 +69,9 @@ class Unpaired(System):
         return self.generator[direction](inputs).float().clamp(*self.span)
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
-        """Both directions; where the sorted folders hold true pairs, the targets are right for scoring."""
-        return {a + b: Trial(self.infer(batch[a], a + b), batch[a], batch[b], batch[b]) for a, b in OTHER.items()}
+        """Both directions; a target only of true pairs."""
+        target = {side: batch[side] if "paired" in batch else None for side in OTHER}
+        return {a + b: Trial(self.infer(batch[a], a + b), batch[a], target[b], batch[b]) for a, b in OTHER.items()}
 
     def deployed(self, direction: str = "ab") -> nn.Module:
         """Return the translator of one direction.

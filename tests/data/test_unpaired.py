@@ -42,11 +42,26 @@ def test_b_is_drawn_independently_of_a(sets):
     assert values(found, "b", [7]) == values(found, "b", [7])
 
 
-def test_validation_gives_pairs_of_equal_names(sets):
+def test_validation_takes_every_image_in_order(sets):
     found = Unpaired(sets, 16, flip=True, jitter=4, validation=True)
     items = [found.item(index, rng(index)) for index in range(5)]
     assert [round((float(item["b"].mean()) + 1) * 127.5) for item in items] == [100, 110, 120, 130, 140]
     assert [round((float(item["a"].mean()) + 1) * 127.5) for item in items] == [10, 20, 30, 10, 20]
+    assert not any("paired" in item for item in items)  # B has names that A lacks
+
+
+def test_sets_of_equal_names_are_pairs_in_validation_alone(tmp_path, capsys):
+    sets = flat(tmp_path / "A", [10, 20, 30, 40]), flat(tmp_path / "B", [100, 110, 120, 130])
+    for folder, name in zip(sets, ("01.png", "02.png"), strict=True):
+        (folder / name).write_bytes(b"damaged")
+    Image.open(sets[1] / "03.png").save(sets[1] / "03.webp", lossless=True)
+    (sets[1] / "03.png").unlink()
+    found = Unpaired(sets, 16, validation=True)
+    items = [found.item(index, rng(index)) for index in range(len(found))]
+    seen = [tuple(round((float(item[side].mean()) + 1) * 127.5) for side in "ab") for item in items]
+    assert seen == [(10, 100), (40, 130)]  # the halves of 01 and 02 do not become a pair
+    assert all(bool(item["paired"]) for item in items)
+    assert "paired" not in Unpaired(sets, 16).item(0, rng())
 
 
 def test_crops(tmp_path):
