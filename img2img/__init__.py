@@ -206,7 +206,7 @@ def train(
     if data is None and not page.data.points:
         raise ValueError(f"{page.name}: learns from images; name their folder (--data)")
     folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data] if data else [])]
-    held = None
+    held, layout = None, lookup("task", page.task).layout
     split = bool(folders) and all(map(_split, folders))
     if validation is not None:
         held = [Path(each) for each in (validation if isinstance(validation, list | tuple) else [validation])]
@@ -215,10 +215,15 @@ def train(
         held = [each / "validation" for each in folders]
     if split:
         folders = [each / "train" for each in folders]
-    elif held is None and len(folders) == 1 and all((folders[0] / f"test{side}").is_dir() for side in "AB"):
+    elif (
+        held is None
+        and layout == "unpaired"
+        and len(folders) == 1
+        and all((folders[0] / f"test{side}").is_dir() for side in "AB")
+    ):
         held = folders  # trainA, trainB, testA, testB
     if doctor and folders and not (Path(out) / "last.safetensors").is_file() and os.environ.get("RANK", "0") == "0":
-        minimum, layout = page.data.size if page.task == "super_resolve" else 0, lookup("task", page.task).layout
+        minimum = page.data.size if page.task == "super_resolve" else 0
         findings = [
             f
             for f in examine(

@@ -190,13 +190,13 @@ def evaluate(
     if not folders and not points:
         raise ValueError(f"{pipe.name}: is judged on images; name their folder (--data)")
     if pipe.system is not None and pipe.task != "super_resolve":
-        judge = Judge(metrics)
-        source = pipe.system.source(folders, validation=True)
+        judge, system = Judge(metrics), pipe.placed()
+        source = system.source(folders, validation=True)
         if points:
             source.count = images or POINTS
         if not len(source):
             raise ValueError(f"{folders[0]}: no readable images in it")
-        if pipe.system.layout == "paired" and side_by_side(folders):
+        if system.layout == "paired" and side_by_side(folders):
             tqdm.write(f"{folders[0]}: {HALVES}", file=sys.stderr)
         bar = tqdm(total=min(images or len(source), len(source)), unit="image", disable=None if progress else True)
         for place, batch in enumerate(together(source, seed, images)):
@@ -204,8 +204,8 @@ def evaluate(
             torch.manual_seed(int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
             batch = {name: value.to(pipe.device) for name, value in batch.items()}
             with torch.inference_mode():
-                trials = pipe.system.trial(batch)
-            span = pipe.system.span
+                trials = system.trial(batch)
+            span = system.span
             if not points:
                 trials = {name: trial._replace(output=_rounded(trial.output, *span)) for name, trial in trials.items()}
             judge.update(trials, span)

@@ -1,5 +1,6 @@
 """A trained system as a function on images: paths, Pillow images, arrays, tensors and lists of them, kind for kind."""
 
+import copy
 import inspect
 import math
 import re
@@ -93,8 +94,6 @@ class Pipeline:
         return self
 
     def _ready(self, dtype: torch.dtype) -> nn.Module:
-        import copy
-
         return copy.deepcopy(self._plain).to(self.device, dtype, memory_format=torch.channels_last)
 
     @staticmethod
@@ -291,8 +290,13 @@ class Pipeline:
             raise ValueError(f"{self.name} (task {self.task}): has no {next(iter(controls))!r} to choose")
         self._plain = _deployed(self.system, controls).eval().requires_grad_(False)
         self.silent = _silent(self.system, controls)
-        self.network, self.exact = self._ready(self.dtype), None
+        self.channels, self.outputs = self.system.depths(**controls)
+        self.network, self.exact, self._cost = self._ready(self.dtype), None, {}
         return self
+
+    def placed(self) -> System:
+        """Return a copy of the whole system on this pipeline's device; its own stays where it was loaded."""
+        return copy.deepcopy(self.system).to(self.device)
 
     @torch.inference_mode()
     def classify(
@@ -312,7 +316,7 @@ class Pipeline:
         """
         if not hasattr(self.system, "classify"):
             raise ValueError(f"{self.name} (task {self.task}) reads no classes; use a model that does, e.g. of pixelda")
-        data, system, found = self.recipe.data, self.system.to(self.device), {}
+        data, system, found = self.recipe.data, self.placed(), {}
         for start in range(0, len(files), batch):
             images = {}
             for path in files[start : start + batch]:
@@ -528,10 +532,22 @@ def resample(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def converted(pixels: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the colours of (H, W, 1 to 4) pixels as ``channels`` (1 or 3), and the alpha beside them or None."""
-    count = pixels.shape[2]
+    """Return (H, W, 1 to 4) pixels as ``channels`` (1, 3 or 4) of them, and the alpha beside them or None.
+
+    As in training, what is transparent lies on white where alpha is none of the channels, and is opaque where it is one
+    that the pixels lack.
+    """
+    count, top = pixels.shape[2], np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
     alpha = pixels[..., -1:] if count in (2, 4) and channels != count else None
+    if channels == 4 and count != 4:
+        colours = pixels[..., :-1] if count == 2 else pixels
+        whole = np.full_like(pixels[..., :1], top) if alpha is None else alpha
+        return np.concatenate([colours.repeat(3 // colours.shape[2], axis=2), whole], 2), None
     colours = pixels if alpha is None else pixels[..., :-1]
+    if alpha is not None:
+        share = alpha.astype(np.float32) / top
+        colours = colours * share + top * (1 - share)
+        colours = (colours.round() if pixels.dtype.kind == "u" else colours).astype(pixels.dtype)
     if colours.shape[2] == channels:
         return np.ascontiguousarray(colours), alpha
     if channels == 1:

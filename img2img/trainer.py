@@ -83,7 +83,7 @@ class Trainer:
             raise ValueError(f"seed {seed} must be 0 to 2^63 - 1")
         self.recipe, self.seed, self.rollback, self.progress = recipe, seed, rollback, progress
         self.out = Path(out)
-        self.processes = PartialState(cpu=device == "cpu")
+        self.processes = PartialState(cpu=engine.choose_device(device).type == "cpu")
         self.rank, self.world = self.processes.process_index, self.processes.num_processes
         self.device = self.processes.device if self.world > 1 else engine.choose_device(device)
         self.dtype = engine.choose_precision(precision, self.device)

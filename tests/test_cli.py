@@ -501,6 +501,10 @@ def test_adaptation_in_use(domains, tmp_path, capsys):
     for place in range(10):
         (names / f"class_{place}").mkdir(parents=True)
         shutil.copy(target / str(place) / "0.png", names / f"class_{place}")
+    (names / "train").mkdir()
+    (names / "validation").mkdir()
+    for place in range(10):  # a prepared set, which has its classes a folder deeper
+        (names / f"class_{place}").rename(names / "train" / f"class_{place}")
     assert main(["classify", str(target), *model, "--names", str(names), "-o", str(tmp_path / "named.csv")]) == 0
     lines = (tmp_path / "named.csv").read_text().splitlines()
     assert lines == ["file,label", *(f"{place}/0.png,class_{label}" for place, label in enumerate(read_as))]

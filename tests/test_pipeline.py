@@ -7,9 +7,11 @@ from PIL import Image
 from torch import nn
 
 import img2img
+from img2img.data.photos import rgb
+from img2img.evaluation import evaluate
 from img2img.networks.fast import Fast
 from img2img.networks.resnet import ResNet
-from img2img.pipeline import FAITHFUL, Pipeline, resample, wanted_size
+from img2img.pipeline import FAITHFUL, Pipeline, converted, resample, wanted_size
 from img2img.recipe import Recipe
 
 
@@ -363,6 +365,53 @@ def test_evaluate(trained, photos, pairs):
         img2img.evaluate(trained["upscaler"], photos / "validation", metrics=["pnsr"], **options)
     with pytest.raises(ValueError, match="no target to compare"):
         img2img.evaluate(trained["painter"], photos / "validation", metrics="psnr", **options)
+
+
+def test_the_whole_system_is_judged_on_the_pipelines_device(trained, pairs, monkeypatch):
+    pipe, seen = img2img.load(trained["translator"], device="cpu"), []
+    pipe.device = torch.device("meta")
+
+    def trial(self, batch):
+        seen.extend([next(self.parameters()).device.type, batch["input"].device.type])
+        raise InterruptedError
+
+    monkeypatch.setattr(type(pipe.system), "trial", trial)
+    with pytest.raises(InterruptedError):
+        evaluate(pipe, [pairs / "validation"], metrics=["l1"], progress=False)
+    assert seen == ["meta", "meta"] and next(pipe.system.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_transparent_lies_on_white_as_in_training(dtype, tmp_path):
+    top = np.iinfo(dtype).max
+    drawing = np.zeros((2, 3, 4), dtype)  # black, of which the first column shows
+    drawing[:, 0, 3] = top
+    colours, alpha = converted(drawing, 3)
+    assert np.array_equal(alpha, drawing[..., 3:]) and colours.dtype == dtype
+    assert (colours[:, 0] == 0).all() and (colours[:, 1:] == top).all()
+    if dtype == np.uint8:
+        Image.fromarray(drawing).save(tmp_path / "x.png")
+        assert np.array_equal(colours, rgb(tmp_path / "x.png"))
+    assert np.array_equal(converted(drawing, 4)[0], drawing)
+    for count in (1, 2, 3):
+        whole, alpha = converted(drawing[..., :count], 4)
+        assert whole.shape == (2, 3, 4) and alpha is None
+        assert (whole[..., 3] == (0 if count == 2 else top)).all()
+
+
+def test_another_direction_has_other_channels(tmp_path, smooth):
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        Image.fromarray(smooth(0, 16, 16)).save(tmp_path / side / "x.png")
+    shrunk = ["data.size=16", "data.input_channels=1", "networks.generator.width=2", "networks.generator.blocks=1"]
+    shrunk += ["networks.discriminator.layers=1", "networks.discriminator.width=2", "train.images=1"]
+    options = {"device": "cpu", "doctor": False, "progress": False}
+    img2img.train("cyclegan", tmp_path, tmp_path / "run", set=shrunk, **options)
+    pipe = img2img.load(tmp_path / "run", device="cpu")
+    colours = smooth(1, 16, 16)
+    assert pipe(colours).shape == (16, 16, 3)
+    back = pipe.ask(direction="ba")(colours)
+    assert np.array_equal(back, img2img.load(tmp_path / "run", direction="ba", device="cpu")(colours))
 
 
 def test_evaluating_a_perfect_upscaler(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ class Labelled:
             shown = ", ".join(self.names[:3])
             raise ValueError(
                 f"{folder}: holds {len(self.names)} classes ({shown}, ...), the page knows {classes}; train with "
-                f"classes = {len(self.names)} in every network that has it (--set networks.generator.classes=...)"
+                f"classes = {len(self.names)} in every network that has it (--set networks.ROLE.classes=...)"
             )
         self.flip = flip
         self.images = squares(files, channels, size)
@@ -144,6 +144,8 @@ class Adaptation:
         source, target = folders
         self.validation, self.flip = validation, flip and not validation
         self.source = Labelled(source, size, input_channels or channels, flip=self.flip, classes=classes, names=names)
+        if not len(self.source):
+            raise ValueError(f"{source}: no readable image in it")
         self.names = self.source.names
         self.labelled = Labelled(target, size, channels, names=self.names) if validation else None
         self.targets = self.labelled.images if self.labelled else squares(files_in(target), channels, size)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def lines(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Return the rows of a table by the names of its columns, cells without the spaces around them.
+    """Return the rows of a table by the names of its columns in lower case, cells without the spaces around them.
 
     Args:
         path: a CSV file in UTF-8, with or without a byte order mark; empty lines are left out.
@@ -18,6 +18,7 @@ def lines(path: Path, *columns: str) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="", strict=True)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a readable CSV file ({error}); save it as UTF-8 text") from error

@@ -1,5 +1,6 @@
 """Text to image: the generator draws what a caption says, and with boxes or points where."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,8 @@ class TextToImage(System):
                     f"points {tuple(points)} must be x, y of the leftmost, topmost, rightmost and bottommost point in "
                     "shares of the side, 8 numbers from 0 to 1"
                 )
+        if text and not re.search(r"[^\W_]", text):
+            raise ValueError(f"text {text!r}: has no letter or digit in it; say in words what to draw")
         with torch.no_grad():
             embedded = self.encoder(self.encoder.read(text)[None])
         return Told(self.generator, embedded, self._where(box, points, embedded))

@@ -40,7 +40,7 @@ def test_classes_are_numbered_as_their_names_sort(classes):
 
 
 def test_a_table_of_labels(classes):
-    (classes / "labels.csv").write_text("file,label\nshoe/2.png,x\nbag/0.png,y\n")
+    (classes / "labels.csv").write_text("File, label\nshoe/2.png,x\nbag/0.png,y\n")
     found = Labelled(classes, 4, 3)
     assert found.names == ["x", "y"] and [grey(found.item(i, None)["real"]) for i in range(2)] == [22, 10]
     assert found.item(0, None)["real"].shape == (3, 4, 4)
@@ -119,6 +119,10 @@ def test_adaptation(classes, tmp_path):
         assert torch.equal(item["source"], item["target"]) and item["label"] == item["target_label"]
     with pytest.raises(ValueError, match="two folders"):
         Adaptation([classes], 8)
+    (tmp_path / "broken" / "bag").mkdir(parents=True)
+    (tmp_path / "broken" / "bag" / "0.png").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="broken: no readable image in it"):
+        Adaptation([tmp_path / "broken", tmp_path / "target"], 8)
 
 
 def test_tables_as_people_write_them(classes):

@@ -76,6 +76,13 @@ def test_depths_that_cannot_be(depth):
         UNet(size=16, depth=depth)
 
 
+@pytest.mark.parametrize(("size", "times", "near"), [(150, 1, 160), (200, 3, 192), (250, 1, 256)])
+def test_sizes_that_make_a_shallow_network_are_chosen_on_purpose(size, times, near):
+    with pytest.raises(ValueError, match=f"can be halved {times} times only.*e.g. {near}, or set depth"):
+        UNet(width=2, size=size)
+    assert UNet(width=2, size=size, depth=times).multiple == 2**times
+
+
 def test_odd_sizes_cannot_be():
     with pytest.raises(ValueError, match="size 27 cannot be halved 1 times"):
         UNet(size=27)

@@ -370,6 +370,8 @@ def test_told(system):
     z = torch.randn(3, 6)
     assert torch.equal(system.deployed(text="a red heart")(z).clamp(-1, 1), system.infer(z, text="a red heart"))
     assert not torch.equal(system.infer(z, text="sun"), system.infer(z, text="a red heart"))
+    with pytest.raises(ValueError, match="'❤!': has no letter or digit in it"):
+        system.deployed(text="❤!")
     with pytest.raises(ValueError, match="has no box to choose"):
         system.deployed(box=(0, 0, 1, 1))
     with pytest.raises(ValueError, match="has no points to choose; a generator with points = 4 has"):
