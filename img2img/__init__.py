@@ -315,6 +315,8 @@ def prepare(
         from img2img.data.make import make_pairs
 
         return make_pairs(source, make, out, size=size, seed=seed)
+    if size:
+        raise ValueError(f"size = {size} is for pairs that are made of a folder; the page of {name} says its own")
     from img2img.data.prepare import prepare as lay_out
 
     return lay_out(name, out)

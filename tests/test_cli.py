@@ -146,6 +146,7 @@ def test_errors_are_one_line(failing, trained, photos, tmp_path):
     assert "no such folder" in failing("train", "wgan_gp", "--data", tmp_path / "none", "-o", tmp_path / "run")
     assert "pnsr" in failing("evaluate", trained["upscaler"], "--data", photos / "validation", "--metrics", "pnsr")
     assert "did you mean 'outlines'" in failing("prepare", "outline")
+    assert "size = 64 is for pairs that are made of a folder" in failing("prepare", "digits", "--size", 64)
     assert "makes images from images" in failing("synthesize", trained["upscaler"], "-o", tmp_path / "a.png")
     assert "count" in failing("synthesize", trained["painter"], "-o", tmp_path / "a.png", "-n", 0)
     (tmp_path / "bad.toml").write_text("name = ")

@@ -42,8 +42,9 @@ def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, show
     img2img.train(page, learnt, out, validation=held, seed=seed, **options)
     system = img2img.load(out / "last.safetensors", device="cpu", precision="fp32").system
     data = system.recipe.data
-    judged = whole(Labelled(held[1], data.size, data.channels))
-    given = whole(Labelled(learnt[0], data.size, data.input_channels or data.channels))
+    source = Labelled(learnt[0], data.size, data.input_channels or data.channels)
+    given, names = whole(source), source.names  # classes are numbered alike everywhere, also where some lack
+    judged = whole(Labelled(held[1], data.size, data.channels, names=names))
 
     def learn(images: Tensor, labels: Tensor) -> float:
         return accuracy(train(images, labels, epochs=-(-shown // len(images)), seed=seed), *judged)
@@ -53,7 +54,7 @@ def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, show
         found["adapted"] = reads(system, *judged)
     else:
         found["adapted"] = learn(adapted(system, given[0]), given[1])
-    found["target_only"] = learn(*whole(Labelled(learnt[1], data.size, data.channels)))
+    found["target_only"] = learn(*whole(Labelled(learnt[1], data.size, data.channels, names=names)))
     return found | {"error_cut": 1 - (1 - found["adapted"]) / max(1 - found["source_only"], 1e-9)}
 
 
@@ -71,6 +72,8 @@ def main() -> None:
     parser.add_argument("--shown", type=int, default=100_000, help="images that each classifier sees (default 100,000)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in img2img train")
     a = parser.parse_args()
+    if a.seeds < 1:
+        parser.error("--seeds must be 1 or more")
     rows = []
     try:
         for seed in range(a.seeds):

@@ -1,6 +1,7 @@
 """Adaptation's three accuracies: on a game that is easily won, and what stands in the printed lines."""
 
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -51,6 +52,16 @@ def test_classifiers_of_adapted_images(sides, tmp_path, monkeypatch):
     own = Negative(classify=lambda images: (images[:, 0, 0, :4].mean(1) > images[:, 0, 0, 4:].mean(1)).long())
     monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": own})())
     assert tool.measure("pixelda", *sides, tmp_path / "run", seed=0, shown=32)["adapted"] == 1
+
+
+def test_classes_are_numbered_as_the_sources_where_some_lack(sides, tmp_path, monkeypatch):
+    """A target of whose classes only the second is there."""
+    for part in ("train", "validation"):
+        shutil.rmtree(sides[1] / part / "0")
+    monkeypatch.setattr(tool.img2img, "train", lambda *_, **__: None)
+    monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": Negative()})())
+    found = tool.measure("simgan", *sides, tmp_path / "run", seed=0, shown=640)
+    assert found["adapted"] == found["target_only"] == 1
 
 
 def test_adapted_images():
