@@ -335,8 +335,10 @@ def _classify(a: argparse.Namespace) -> int:
 
     _free(Path(a.out), a.overwrite)
     pipe, report = img2img.load(a.model, device=a.device, precision=a.precision), Report()
-    shelf = a.names and (Path(a.names, "train") if Path(a.names, "train").is_dir() else Path(a.names))
-    names = sorted(set(labels_in(shelf)[1])) if shelf else None
+    names = None
+    if a.names:
+        prepared = img2img._split(Path(a.names))
+        names = sorted(set(labels_in(Path(a.names, "train") if prepared else a.names)[1]))
     found = pipe.classify(files_in(a.folder), failed=partial(fail, report))
     if names and (most := max(found.values(), default=0)) >= len(names):
         raise ValueError(f"{a.names}: holds {len(names)} classes, and class {most} was read; name what it learnt")

@@ -19,7 +19,7 @@ from img2img import checkpoint, engine
 from img2img.adversarial.latent import slerp, truncate
 from img2img.data.images import planes, signed, square
 from img2img.imaging import tiles
-from img2img.imaging.picture import LIMIT, Picture, read
+from img2img.imaging.picture import LIMIT, Picture, on_white, read, with_alpha
 from img2img.recipe import Recipe, locate
 from img2img.systems.system import System, restore
 
@@ -537,17 +537,11 @@ def converted(pixels: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray
     As in training, what is transparent lies on white where alpha is none of the channels, and is opaque where it is one
     that the pixels lack.
     """
-    count, top = pixels.shape[2], np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
+    if channels == 4:
+        return with_alpha(pixels), None
+    count = pixels.shape[2]
     alpha = pixels[..., -1:] if count in (2, 4) and channels != count else None
-    if channels == 4 and count != 4:
-        colours = pixels[..., :-1] if count == 2 else pixels
-        whole = np.full_like(pixels[..., :1], top) if alpha is None else alpha
-        return np.concatenate([colours.repeat(3 // colours.shape[2], axis=2), whole], 2), None
-    colours = pixels if alpha is None else pixels[..., :-1]
-    if alpha is not None:
-        share = alpha.astype(np.float32) / top
-        colours = colours * share + top * (1 - share)
-        colours = (colours.round() if pixels.dtype.kind == "u" else colours).astype(pixels.dtype)
+    colours = pixels if alpha is None else on_white(pixels)
     if colours.shape[2] == channels:
         return np.ascontiguousarray(colours), alpha
     if channels == 1:

@@ -83,9 +83,10 @@ class Trainer:
             raise ValueError(f"seed {seed} must be 0 to 2^63 - 1")
         self.recipe, self.seed, self.rollback, self.progress = recipe, seed, rollback, progress
         self.out = Path(out)
-        self.processes = PartialState(cpu=engine.choose_device(device).type == "cpu")
+        chosen = engine.choose_device(device)
+        self.processes = PartialState(cpu=chosen.type == "cpu")
         self.rank, self.world = self.processes.process_index, self.processes.num_processes
-        self.device = self.processes.device if self.world > 1 else engine.choose_device(device)
+        self.device = self.processes.device if self.world > 1 else chosen
         self.dtype = engine.choose_precision(precision, self.device)
         torch.manual_seed(seed)
         self.system = build(recipe)

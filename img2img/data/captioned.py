@@ -13,6 +13,9 @@ from img2img.data.images import resize, signed, squares
 from img2img.data.table import lines
 from img2img.metrics.boxes import drawn_points
 
+WORD = re.compile(r"[^\W_]+")
+"""What a word of a text is: letters and digits."""
+
 BUCKETS = 4096
 """Numbers that pieces of text are hashed to; 0 stands for nothing."""
 
@@ -26,7 +29,7 @@ def pieces(text: str) -> Tensor:
     So a word that was never seen is like those that share letters with it. Case and punctuation do not count; the hash
     is CRC-32, the same on every machine.
     """
-    words = re.findall(r"[^\W_]+", text.lower())
+    words = WORD.findall(text.lower())
     found = words + [f" {word} "[at : at + 3] for word in words for at in range(len(word)) if len(word) > 1]
     numbers = [1 + zlib.crc32(piece.encode()) % (BUCKETS - 1) for piece in found[:LENGTH]]
     return torch.tensor(numbers + [0] * (LENGTH - len(numbers)))

@@ -133,10 +133,7 @@ def planes(path: Path, channels: int) -> np.ndarray:
         pixels = _bytes(picture.read(path).pixels)
         if channels != 4:
             raise ValueError(f"an image file has no {channels} channels; save it as .npy, (H, W, {channels}) uint8")
-        colour, alpha = pixels[..., :3], pixels[..., 3:]
-        if pixels.shape[2] < 3:
-            colour, alpha = pixels[..., :1].repeat(3, axis=2), pixels[..., 1:]
-        return np.concatenate([colour, alpha if alpha.size else np.full_like(colour[..., :1], 255)], axis=2)
+        return picture.with_alpha(pixels)
     try:
         pixels = np.load(path, allow_pickle=False)
     except (OSError, EOFError) as error:

@@ -64,9 +64,7 @@ def rgb(path: Path, channels: int = 3) -> np.ndarray:
     pixels = picture.read(path).pixels
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if pixels.shape[2] in (2, 4):
-        alpha = pixels[..., -1:].astype(np.float32) / 255
-        pixels = (pixels[..., :-1] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    pixels = picture.on_white(pixels)
     if pixels.shape[2] == channels:
         return pixels
     return pixels.repeat(3, axis=2) if channels == 3 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]

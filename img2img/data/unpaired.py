@@ -64,9 +64,10 @@ class Unpaired:
         a, b = self.sets
         if self.pairs:
             one, other = self.pairs[index]
-            return {"a": self._crop(a[one], rng), "b": self._crop(b[other], rng), "paired": torch.ones(())}
-        other = index % len(b) if self.validation else int(rng.integers(len(b)))
-        return {"a": self._crop(a[index % len(a)], rng), "b": self._crop(b[other], rng)}
+        else:
+            one, other = index % len(a), index % len(b) if self.validation else int(rng.integers(len(b)))
+        item = {"a": self._crop(a[one], rng), "b": self._crop(b[other], rng)}
+        return item | ({"paired": torch.ones(())} if self.pairs else {})
 
     def _crop(self, pixels: np.ndarray, rng: np.random.Generator) -> Tensor:
         rooms = [side - self.size for side in pixels.shape[:2]]

@@ -553,8 +553,8 @@ def _to8(pixels: np.ndarray) -> np.ndarray:
     return _banded(pixels, pixels.shape[2], np.uint8, lambda band: (band.astype(np.uint32) + 128) // 257)
 
 
-def _flat(pixels: np.ndarray) -> np.ndarray:
-    """Flatten alpha on white."""
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """Return (H, W, 1 to 4) pixels without alpha, uint8 or uint16 as they are: what is transparent lies on white."""
     colours, top = pixels.shape[2] - 1, np.iinfo(pixels.dtype).max
     if colours not in (1, 3):
         return pixels
@@ -578,6 +578,14 @@ def _colour(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([np.repeat(pixels[:, :, :1], 3, axis=2), pixels[:, :, 1:]], axis=2)
 
 
+def with_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Return (H, W, 1 to 4) pixels as RGBA: grey is replicated, and opaque what has no alpha."""
+    pixels = _colour(pixels)
+    if pixels.shape[2] == 4:
+        return pixels
+    return np.concatenate([pixels, np.full_like(pixels[:, :, :1], np.iinfo(pixels.dtype).max)], axis=2)
+
+
 def _icc(picture: Picture, channels: int) -> bytes | None:
     """Return the profile where it fits the samples that are written."""
     wanted = b"GRAY" if channels < 3 else b"RGB "
@@ -589,7 +597,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _write_jpeg(file: BinaryIO, picture: Picture, quality: int) -> None:
-    pixels, exif = _to8(_flat(picture.pixels)), _shrunk(picture.exif)
+    pixels, exif = _to8(on_white(picture.pixels)), _shrunk(picture.exif)
     xmp = picture.xmp if picture.xmp and len(picture.xmp) < 65533 - 29 else None
     dpi = picture.dpi and tuple(min(round(value), 65535) for value in picture.dpi)
     options = _given(exif=exif and b"Exif\0\0" + exif, icc_profile=_icc(picture, pixels.shape[2]), xmp=xmp, dpi=dpi)
@@ -611,7 +619,7 @@ def _modern(picture: Picture) -> dict[str, Any]:
 
 
 def _write_bmp(file: BinaryIO, picture: Picture, quality: int) -> None:
-    _image(_to8(_flat(picture.pixels))).save(file, "BMP", dpi=picture.dpi or (0, 0))
+    _image(_to8(on_white(picture.pixels))).save(file, "BMP", dpi=picture.dpi or (0, 0))
 
 
 def _write_png(file: BinaryIO, picture: Picture, quality: int) -> None:

@@ -76,13 +76,13 @@ class UNet(nn.Module):
         upsample: Literal["transposed", "resize"] = "transposed",
     ) -> None:
         super().__init__()
-        given, depth = depth, depth or max(1, (size & -size).bit_length() - 1)
-        if not given and size >= 32 and depth < 4:
-            near = max(32, round(size / 32) * 32)
-            raise ValueError(
-                f"network unet: size {size} can be halved {depth} times only, which makes a shallow U-Net; choose "
-                f"another size, e.g. {near}, or set depth"
-            )
+        if not depth:
+            depth = max(1, (size & -size).bit_length() - 1)
+            if size >= 32 and depth < 4:
+                raise ValueError(
+                    f"network unet: size {size} can be halved {depth} times only, which makes a shallow U-Net; choose "
+                    f"another size, e.g. {round(size / 32) * 32}, or set depth"
+                )
         if not 1 <= depth <= 16 or size % 2**depth:
             raise ValueError(
                 f"network unet: size {size} cannot be halved {depth} times; choose another depth, 1 or more"

@@ -1,6 +1,5 @@
 """Text to image: the generator draws what a caption says, and with boxes or points where."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from img2img.data.captioned import Captioned
+from img2img.data.captioned import WORD, Captioned
 from img2img.data.stream import Source
 from img2img.fidelity.classification import cross_entropy
 from img2img.networks.text_gan import place_maps
@@ -146,7 +145,7 @@ class TextToImage(System):
                     f"points {tuple(points)} must be x, y of the leftmost, topmost, rightmost and bottommost point in "
                     "shares of the side, 8 numbers from 0 to 1"
                 )
-        if text and not re.search(r"[^\W_]", text):
+        if text and not WORD.search(text):
             raise ValueError(f"text {text!r}: has no letter or digit in it; say in words what to draw")
         with torch.no_grad():
             embedded = self.encoder(self.encoder.read(text)[None])
