@@ -196,6 +196,7 @@ def train(
 
     from img2img.data.doctor import examine
     from img2img.data.pairs import HALVES, side_by_side
+    from img2img.data.photos import is_split
     from img2img.recipe import read
     from img2img.registry import lookup
     from img2img.trainer import Trainer
@@ -207,7 +208,7 @@ def train(
         raise ValueError(f"{page.name}: learns from images; name their folder (--data)")
     folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data] if data else [])]
     held, layout = None, lookup("task", page.task).layout
-    split = bool(folders) and all(map(_split, folders))
+    split = bool(folders) and all(map(is_split, folders))
     if validation is not None:
         held = [Path(each) for each in (validation if isinstance(validation, list | tuple) else [validation])]
         held = [each / "validation" if (each / "validation").is_dir() else each for each in held]
@@ -276,20 +277,17 @@ def evaluate(
     Metrics are names, or one text with commas; None for those that its page validates by, or PSNR and SSIM. Of a folder
     with train/ and validation/ inside, as `prepare` makes it, the held-out images count.
     """
+    from img2img.data.photos import is_split
     from img2img.evaluation import evaluate as judge
 
     folders = [Path(each) for each in (data if isinstance(data, list | tuple) else [data])]
-    folders = [each / "validation" if _split(each) else each for each in folders]
+    folders = [each / "validation" if is_split(each) else each for each in folders]
     pipe = load(model, device=device, precision=precision)
     chosen = metrics.split(",") if isinstance(metrics, str) else list(metrics or ())
     if not chosen and pipe.recipe is not None:
         chosen = pipe.recipe.validate.metrics
     chosen = [name.strip() for name in chosen] or ["psnr", "ssim"]
     return judge(pipe, folders, metrics=chosen, images=images, seed=seed, progress=progress)
-
-
-def _split(folder: Path) -> bool:
-    return (folder / "train").is_dir() and (folder / "validation").is_dir()
 
 
 def prepare(

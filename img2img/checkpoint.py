@@ -169,4 +169,7 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
         raise ValueError(f"{path}: the recipe in its header is damaged ({error})") from error
     if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
         raise ValueError(f"{path}: its header holds no recipe; it was not written by img2img train")
+    classes = found.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: the classes in its header are no list of names; use the file as img2img wrote it")
     return found

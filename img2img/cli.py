@@ -44,7 +44,7 @@ def _named(a: argparse.Namespace) -> None:
     Raises:
         ValueError: one is, as where a shell's variable is not set.
     """
-    for key in ("inputs", "out", "data", "validation", "folder", "folders", "source", "names", "model", "recipe"):
+    for key in ("inputs", "out", "data", "validation", "folder", "folders", "source", "model", "recipe"):
         given = getattr(a, key, None)
         if "" in (given if isinstance(given, list) else [given]):
             raise ValueError(f"{a.command}: a name is empty; is a variable not set? the current folder is '.'")
@@ -109,7 +109,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("model", help="weight, run folder or file")
     found.add_argument("-n", "--count", type=int, default=16, help="how many images (default 16)")
     found.add_argument("--seed", type=_seed, default=0)
-    found.add_argument("--label", type=int, help="class to draw, where the model knows classes; default: all in turn")
+    found.add_argument(
+        "--label", help="class to draw, its name or number, where the model knows any; default: all in turn"
+    )
     found.add_argument(
         "--code", type=float, nargs="+", metavar="C", help="values, -1 to 1, of InfoGAN's first codes; default: drawn"
     )
@@ -142,7 +144,6 @@ def parser() -> argparse.ArgumentParser:
     found = command("classify", _classify, "read the class of images with a system that learnt to: a table")
     found.add_argument("folder", help="images, searched below")
     found.add_argument("--model", required=True, help="weight, run folder or file, e.g. of pixelda")
-    found.add_argument("--names", metavar="FOLDER", help="labelled folder with its classes; default: their numbers")
     found.add_argument("-o", "--out", required=True, help="table with the columns file and label")
     found.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     runs(found)
@@ -330,23 +331,16 @@ def _classify(a: argparse.Namespace) -> int:
 
     from img2img.checkpoint import atomic
     from img2img.data.images import files_in
-    from img2img.data.labelled import labels_in
     from img2img.imaging.tree import Report, fail
 
     _free(Path(a.out), a.overwrite)
     pipe, report = img2img.load(a.model, device=a.device, precision=a.precision), Report()
-    names = None
-    if a.names:
-        prepared = img2img._split(Path(a.names))
-        names = sorted(set(labels_in(Path(a.names, "train") if prepared else a.names)[1]))
     found = pipe.classify(files_in(a.folder), failed=partial(fail, report))
-    if names and (most := max(found.values(), default=0)) >= len(names):
-        raise ValueError(f"{a.names}: holds {len(names)} classes, and class {most} was read; name what it learnt")
     with atomic(Path(a.out)) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "label"])
         for path, label in found.items():
-            table.writerow([path.relative_to(a.folder).as_posix(), names[label] if names else label])
+            table.writerow([path.relative_to(a.folder).as_posix(), label])
     return 1 if report.failed else 0
 
 

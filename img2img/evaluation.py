@@ -121,6 +121,11 @@ class Judge:
 
         for direction, trial in trials.items():
             output, known = unit(trial.output), {}
+            if output.dim() == 4 and output.shape[1] > 3 and self.names:
+                raise ValueError(
+                    f"metrics compare grey or RGB images, and here are {output.shape[1]} channels; choose none for "
+                    "validate.metrics"
+                )
             for name in self.names:
                 key = (name, direction)
                 if key not in self.metrics:

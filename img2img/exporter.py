@@ -25,12 +25,13 @@ EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
 def export(source: str | Path | Pipeline, target: str | Path, *, check: bool = True) -> dict[str, Any]:
-    """Write an upscaler or translator as ONNX, in fp32, for images of any size.
+    """Write an upscaler or translator as ONNX, in fp32, for images of any size, or of the only one that it works at.
 
     The file's input is ``input`` (1, C, height, width) and its output ``output`` (1, C, height * scale, width * scale),
-    in the network's own range and not clamped; height and width are multiples of ``multiple``. What a reader needs to
-    know stands in the file's ``metadata_props``: ``name``, ``task``, ``scale``, ``range`` ("0 1" or "-1 1"),
-    ``channels`` and ``multiple``. Only operators are used that OpenCV reads at any size, versions 4.10 and 5 alike.
+    in the network's own range and not clamped; height and width are multiples of ``multiple``, or ``side``. What a
+    reader needs to know stands in the file's ``metadata_props``: ``name``, ``task``, ``scale``, ``range`` ("0 1" or
+    "-1 1"), ``channels``, ``multiple`` and ``side`` (0: any). Only operators are used that OpenCV reads at any size,
+    versions 4.10 and 5 alike.
 
     Args:
         source: a weight's name, run folder or file, or a pipeline.
@@ -64,24 +65,27 @@ def export(source: str | Path | Pipeline, target: str | Path, *, check: bool = T
         "range": [int(value) for value in pipe.span],
         "channels": pipe.channels,
         "multiple": pipe.multiple,
+        "side": getattr(network, "side", 0),
         "opset": OPSET,
     }
     with atomic(target) as temporary:
         _write(network, pipe, temporary, facts)
         found: dict[str, Any] = {"path": str(target), **facts, "bytes": temporary.stat().st_size}
         if check:
-            found["sizes"] = [list(size) for size in _sizes(pipe.multiple)]
-            found["difference"] = _differences(network, pipe, temporary, target)
+            sizes = _sizes(pipe.multiple, facts["side"])
+            found["sizes"] = [list(size) for size in sizes]
+            found["difference"] = _differences(network, pipe, sizes, temporary, target)
     return found
 
 
 def _write(network: nn.Module, pipe: Pipeline, path: Path, facts: dict[str, Any]) -> None:
     from onnxscript import optimizer
 
-    several = pipe.multiple > 1
+    several, side = pipe.multiple > 1, facts["side"]
     unit, names = pipe.multiple, ("rows", "columns") if several else ("height", "width")
     sides = [unit * torch.export.Dim(name) if several else torch.export.Dim(name) for name in names]
-    example = torch.zeros(1, pipe.channels, *(max(2, 24 // unit) * unit, max(3, 40 // unit) * unit))
+    shape = (side, side) if side else (max(2, 24 // unit) * unit, max(3, 40 // unit) * unit)
+    example = torch.zeros(1, pipe.channels, *shape)
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     try:
@@ -92,7 +96,7 @@ def _write(network: nn.Module, pipe: Pipeline, path: Path, facts: dict[str, Any]
                 _Portable(network, pipe.span[0]),
                 (example,),
                 dynamo=True,
-                dynamic_shapes=({2: sides[0], 3: sides[1]},),
+                dynamic_shapes=None if side else ({2: sides[0], 3: sides[1]},),
                 input_names=["input"],
                 output_names=["output"],
                 opset_version=OPSET,
@@ -108,25 +112,29 @@ def _write(network: nn.Module, pipe: Pipeline, path: Path, facts: dict[str, Any]
         exporter.setLevel(level)
     for node in program.model.graph:
         node.metadata_props.clear()  # the exporter's notes name the files of this computer
-    for key in ("name", "task", "scale", "channels", "multiple"):
+    for key in ("name", "task", "scale", "channels", "multiple", "side"):
         program.model.metadata_props[key] = str(facts[key])
     program.model.metadata_props["range"] = " ".join(map(str, facts["range"]))
     program.save(path, external_data=False)
 
 
-def _sizes(multiple: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return two (height, width), odd ones where the network takes them."""
+def _sizes(multiple: int, side: int = 0) -> tuple[tuple[int, int], ...]:
+    """Return two (height, width), odd ones where the network takes them; or the only one that it works at."""
+    if side:
+        return ((side, side),)
     if multiple == 1:
         return (24, 37), (51, 33)
     few = max(1, 24 // multiple)
     return (few * multiple, (few + 1) * multiple), ((few + 2) * multiple, few * multiple)
 
 
-def _differences(network: nn.Module, pipe: Pipeline, path: Path, target: Path) -> dict[str, float]:
+def _differences(
+    network: nn.Module, pipe: Pipeline, sizes: tuple[tuple[int, int], ...], path: Path, target: Path
+) -> dict[str, float]:
     """Return each runtime's largest difference to PyTorch, and refuse one beyond `TOLERANCE`."""
     low, high = pipe.span
     random = torch.Generator().manual_seed(0)
-    noise = [torch.rand(1, pipe.channels, *size, generator=random) for size in _sizes(pipe.multiple)]
+    noise = [torch.rand(1, pipe.channels, *size, generator=random) for size in sizes]
     images = [image * (high - low) + low for image in noise]
     with torch.no_grad():
         wanted = [network(image).numpy() for image in images]

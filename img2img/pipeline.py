@@ -301,8 +301,8 @@ class Pipeline:
     @torch.inference_mode()
     def classify(
         self, files: list[Path], *, batch: int = 256, failed: Callable[[Path, Exception], None] | None = None
-    ) -> dict[Path, int]:
-        """Return the class of each image file, numbered from 0, as the system's own classifier reads it.
+    ) -> dict[Path, str]:
+        """Return the class of each image file, by its name in training, as the system's own classifier reads it.
 
         Of each image the largest centred square counts, at the page's size, as in training.
 
@@ -329,7 +329,8 @@ class Pipeline:
             if images:
                 labels = system.classify(torch.stack(list(images.values())).to(self.device)).tolist()
                 found |= zip(images, labels, strict=True)
-        return found
+        names = dict(enumerate(system.classes))
+        return {path: names.get(label, str(label)) for path, label in found.items()}
 
     def sample(
         self,

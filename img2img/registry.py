@@ -17,6 +17,7 @@ TABLES: dict[str, dict[str, str]] = {
         "adversarial_autoencoder": "systems.autoencode:AdversarialAutoencoder",
         "bidirectional": "systems.bidirectional:Bidirectional",
         "cogan": "systems.adapt:CoGAN",
+        "cogan_labelled": "systems.adapt:LabelledCoGAN",
         "conditional": "systems.conditional:Conditional",
         "contrastive": "systems.contrastive:Contrastive",
         "dtn": "systems.adapt:DTN",

@@ -323,7 +323,7 @@ class Trainer:
                     torch.manual_seed(derive(self.seed, self.step, phase, repeat, micro, *self._again))
                     batch = self._to_device(next(batches[phase]))
                     with engine.autocast(self.device, self.dtype):
-                        losses = self.system.losses(phase, batch, self.step)
+                        losses = self._losses(phase, batch)
                         losses |= self.system.weight_terms(phase, self.step)
                     means = {
                         name: value.float().mean() / self.recipe.train.accumulate for name, value in losses.items()
@@ -341,6 +341,17 @@ class Trainer:
         for role, average in self.ema.items():
             average.update(getattr(self.system, role))
         return found
+
+    def _losses(self, phase: str, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        try:
+            return self.system.losses(phase, batch, self.step)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"{self.recipe.name}: a batch norm sees one number a channel in the phase {phase}, without spread; "
+                "raise train.batch or data.size, or choose another norm (--set networks.ROLE.norm=instance)"
+            ) from error
 
     def _apply(self, phase: str, parameters: list[Tensor]) -> dict[str, Tensor]:
         """Take the optimizer's step; return the gradient's length."""
@@ -437,7 +448,7 @@ class Trainer:
                         tensors[f"optimizer.{phase}.{place}.{key}"] = torch.as_tensor(value)
         header = {"recipe": self.recipe.page(), "step": self.step, "images": self.images, "seed": self.seed}
         header |= {"best": self.best, "world": self.world, "scaler": self.scaler.state_dict()}
-        header["data"] = self._amounts
+        header |= {"data": self._amounts, "classes": self.system.classes}
         header |= {"rate": self.rate, "rollbacks": self.rollbacks, "alarms": self.alarms.state()}
         header["sums"] = {name: float(value) for name, value in self.sums.items()}
         checkpoint.save(path, tensors, header)
@@ -463,6 +474,11 @@ class Trainer:
             raise ValueError(
                 f"{self.out}: holds a run with another seed or batch "
                 f"(seed {header['seed']}, batch {theirs.train.batch}); choose another --out"
+            )
+        if (classes := header.get("classes", self.system.classes)) != self.system.classes:
+            raise ValueError(
+                f"{self.out}: holds a run that learnt the classes {', '.join(classes[:9])}, and the data have "
+                f"{', '.join(self.system.classes[:9])}; choose another --out"
             )
         where = str(path)
         own = {n: v for n, v in tensors.items() if not n.startswith(("ema.", "optimizer."))}

@@ -224,6 +224,16 @@ def test_numbers_beyond_the_file_are_refused_before_memory_is_taken(key, value, 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"
 
 
+@pytest.mark.parametrize("classes", [{"a": 0}, 3, "ab", ["a", 1], None])
+def test_classes_that_are_no_names_are_refused(classes, valid, tmp_path):
+    header, body = split(valid)
+    header["__metadata__"]["img2img"] = json.dumps(json.loads(header["__metadata__"]["img2img"]) | {"classes": classes})
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(raw(header, body))
+    with pytest.raises(ValueError, match="x.safetensors: the classes in its header are no list of names"):
+        restore(str(path))
+
+
 JUNK = [None, -1, 0, 1.5, 3, 2**40, 2**70, "", "x", "F16", "F64", "BOOL", "F8_E4M3", "C64", [], {}, [1], [0, 8], True]
 
 

@@ -15,8 +15,11 @@ from PIL import Image
 
 import img2img
 import img2img.cli
+from img2img import checkpoint
 from img2img.cli import main, parser
+from img2img.data.images import files_in
 from img2img.data.labelled import Adaptation, labels_in
+from img2img.evaluation import evaluate
 from img2img.recipe import Recipe, names, read
 
 FOLDERS = {"inputs", "out", "tile", "format", "quality", "suffix", "overwrite", "json", "device", "precision"}
@@ -41,7 +44,7 @@ OPTIONS = {
         "device",
         "precision",
     },
-    "classify": {"folder", "model", "names", "out", "overwrite", "device", "precision"},
+    "classify": {"folder", "model", "out", "overwrite", "device", "precision"},
     "train": {
         *("recipe", "data", "validation", "out", "images", "seed", "set", "dry_run", "compile", "devices", "no_check"),
         *("device", "precision", "rollback"),
@@ -470,6 +473,33 @@ def test_places(key, place, model, other, tmp_path, failing):
     assert f"has no {key} to choose" in failing("synthesize", other, f"--{key}", given, *options)
 
 
+def test_a_checkpoint_knows_the_classes_by_name(domains, tmp_path):
+    """A folder that lacks some is judged by their numbers in training; a table says their names; a run stays theirs."""
+    page = read("pixelda").override(
+        {"networks.generator.width": 4, "networks.discriminator.width": 4, "networks.classifier.width": 4}
+        | {"networks.classifier.classes": 3, "data.size": 8, "data.channels": 1, "data.input_channels": 1}
+        | {"train.batch": 4, "train.images": 1200, "train.ema": 0.9}
+    )
+    (tmp_path / "page.toml").write_text(page.toml())
+    for number, name in enumerate(("black", "grey", "white")):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for place in range(4):
+            values = np.clip(np.full((8, 8), 20 + number * 100 + place * 3), 0, 255).astype("uint8")
+            Image.fromarray(values).save(tmp_path / "all" / name / f"{name}{place}.png")
+    shutil.copytree(tmp_path / "all", tmp_path / "some", ignore=shutil.ignore_patterns("black*"))
+    options = {"device": "cpu", "precision": "fp32", "doctor": False, "progress": False}
+    img2img.train(tmp_path / "page.toml", [tmp_path / "all"] * 2, tmp_path / "run", **options)
+    assert checkpoint.header(tmp_path / "run" / "last.safetensors")["classes"] == ["black", "grey", "white"]
+    pipe = img2img.load(tmp_path / "run", device="cpu", precision="fp32")
+    judged = evaluate(pipe, [tmp_path / "some"] * 2, metrics=["target_accuracy"], progress=False)
+    assert judged["target_accuracy"] == 1
+    files = files_in(tmp_path / "some")
+    assert pipe.classify(files) == {path: path.parent.name for path in files} and len(files) == 8
+    (tmp_path / "all" / "black").rename(tmp_path / "all" / "pitch")
+    with pytest.raises(ValueError, match="learnt the classes black, grey, white, and the data have grey, pitch, white"):
+        img2img.train(tmp_path / "page.toml", [tmp_path / "all"] * 2, tmp_path / "run", images=1204, **options)
+
+
 def test_adaptation_in_use(domains, tmp_path, capsys):
     """After pixelda: a labelled folder in the target's style, and labels of a folder that has none.
 
@@ -498,17 +528,6 @@ def test_adaptation_in_use(domains, tmp_path, capsys):
     system = img2img.load(tmp_path / "run", device="cpu", precision="fp32").system
     images = torch.stack([like.item(place, np.random.default_rng(0))["target"] for place in range(10)])
     assert [int(label) for label in read_as] == system.classify(images).tolist()
-    names = tmp_path / "names"
-    for place in range(10):
-        (names / f"class_{place}").mkdir(parents=True)
-        shutil.copy(target / str(place) / "0.png", names / f"class_{place}")
-    (names / "train").mkdir()
-    (names / "validation").mkdir()
-    for place in range(10):  # a prepared set, which has its classes a folder deeper
-        (names / f"class_{place}").rename(names / "train" / f"class_{place}")
-    assert main(["classify", str(target), *model, "--names", str(names), "-o", str(tmp_path / "named.csv")]) == 0
-    lines = (tmp_path / "named.csv").read_text().splitlines()
-    assert lines == ["file,label", *(f"{place}/0.png,class_{label}" for place, label in enumerate(read_as))]
     (loose / "deep" / "3.png").write_bytes(b"no image")
     capsys.readouterr()
     assert main(["classify", str(loose), *model, "-o", str(tmp_path / "rest.csv")]) == 1

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 import img2img
 from img2img import cli
-from img2img.evaluation import evaluate
+from img2img.evaluation import Judge, evaluate
 from img2img.metrics.modes import MIXTURES
 from img2img.pipeline import Pipeline
 from img2img.recipe import read
-from img2img.systems.system import build
+from img2img.systems.system import Trial, build
 from img2img.trainer import Trainer
 
 
@@ -132,3 +132,10 @@ def test_an_image_that_cannot_be_judged_costs_a_line(photos, tmp_path, capsys):
         img2img.evaluate("fast.x4", folder, metrics=["psnr"], progress=False)
     with pytest.raises(ValueError, match="images = -1 must be 0"):
         img2img.evaluate("fast.x4", folder, metrics=["psnr"], images=-1)
+
+
+def test_metrics_of_many_channels_are_refused():
+    images = torch.zeros(2, 6, 8, 8)
+    with pytest.raises(ValueError, match="metrics compare grey or RGB images, and here are 6 channels"):
+        Judge(["fid[pixels]"]).update({"": Trial(images, real=images)}, (-1.0, 1.0))
+    Judge([]).update({"": Trial(images, real=images)}, (-1.0, 1.0))

@@ -19,6 +19,7 @@ SIDE = {"upscale": 32, "translate": 32, "synthesize": 16}
 DATA = {"upscale": "photos", "translate": "pairs", "synthesize": "squares"}
 LABELLED = {  # tasks that learn from other data than their verb's
     "cogan": "pairs",
+    "cogan_labelled": "domains",
     "conditional": "classes",
     "dtn": "domains",
     "infogan": "classes",

@@ -71,6 +71,7 @@ def test_a_file_for_any_size_that_both_runtimes_agree_on(tmp_path, name):
         "range": f"{low:.0f} {high:.0f}",
         "channels": str(pipe.channels),
         "multiple": str(pipe.multiple),
+        "side": "0",
     }
     side, shapes = pipe.multiple, (session.get_inputs()[0].shape, session.get_outputs()[0].shape)
     assert all(shape[:2] == [1, pipe.channels] and all(isinstance(each, str) for each in shape[2:]) for shape in shapes)
@@ -174,3 +175,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 def test_the_name_must_end_in_onnx(tmp_path):
     with pytest.raises(ValueError, match=r"net.pb: .*\.onnx"):
         export(weight(tmp_path, "fast"), tmp_path / "net.pb")
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("pixelda.digits", [[24, 37], [51, 33]]), ("dtn.digits_m", [[28, 28]])])
+def test_shipped_adapters(name, sizes, tmp_path):
+    """A generator of noise and image is written without the noise; one that draws one size, at that size."""
+    found = export(name, tmp_path / "net.onnx")
+    assert found["sizes"] == sizes and max(found["difference"].values()) < 1e-4
+    assert set(found["difference"]) == {"onnxruntime", "cv2.dnn"}

@@ -620,3 +620,11 @@ class Nothing:
 
     def run(self):
         return {}
+
+
+def test_a_batch_norm_of_one_number_is_told(options):
+    """Halved down to a pixel, in a batch of one."""
+    plan = options("translator", "run", "train.batch=1", "networks.discriminator.norm=batch", "data.size=8")
+    plan["set"].append("networks.discriminator.layers=2")
+    with pytest.raises(ValueError, match="a batch norm sees one number a channel in the phase discriminator"):
+        img2img.train(**plan)

@@ -1,7 +1,7 @@
 """Measure what adaptation is worth on held-out images of the target: trained on the source, adapted, on the target.
 
-For example: python tools/benchmark_adaptation.py pixelda --source digits --target digits_m -o runs/adaptation
-Rendered digits: python tools/benchmark_adaptation.py simgan --source glyphs --target digits -o runs/refined
+For example: python tools/benchmark_adaptation.py pixelda --data data/digits data/digits_m -o runs/adaptation
+Rendered digits: python tools/benchmark_adaptation.py simgan --data data/glyphs data/digits -o runs/refined
 """
 
 import argparse
@@ -15,6 +15,7 @@ from train_classifier import accuracy, signed, train, whole
 
 import img2img
 from img2img.data.labelled import Labelled
+from img2img.data.unpaired import domains
 from img2img.systems.system import System
 
 
@@ -31,41 +32,48 @@ def reads(system: System, images: Tensor, labels: Tensor) -> float:
     return float((read == labels).double().mean())
 
 
-def measure(page: str, source: Path, target: Path, out: Path, *, seed: int, shown: int = 100_000, **options) -> dict:
+def measure(page: str, folders: list[Path], out: Path, *, seed: int, shown: int = 100_000, **options) -> dict:
     """Train a page and three classifiers of one seed; return their accuracies on the target's validation images.
 
     "adapted" is the system's own classifier, or where it has none one that learnt from nothing but adapted images. The
     classifiers see ``shown`` images each, however many there are.
     """
-    held = [folder / "validation" if (folder / "validation").is_dir() else folder for folder in (source, target)]
-    learnt = [folder / "train" if (folder / "train").is_dir() else folder for folder in (source, target)]
+    learnt, held = (
+        [folder / part if (folder / part).is_dir() else folder for folder in folders]
+        for part in ("train", "validation")
+    )
     img2img.train(page, learnt, out, validation=held, seed=seed, **options)
     system = img2img.load(out / "last.safetensors", device="cpu", precision="fp32").system
-    data = system.recipe.data
-    source = Labelled(learnt[0], data.size, data.input_channels or data.channels)
+    data, sides, judging = system.recipe.data, domains(learnt), domains(held, validation=True)[1]
+    source = Labelled(sides[0], data.size, data.input_channels or data.channels)
     given, names = whole(source), source.names  # classes are numbered alike everywhere, also where some lack
-    judged = whole(Labelled(held[1], data.size, data.channels, names=names))
+    judged = whole(Labelled(judging, data.size, data.channels, names=names))
 
     def learn(images: Tensor, labels: Tensor) -> float:
         return accuracy(train(images, labels, epochs=-(-shown // len(images)), seed=seed), *judged)
 
-    found = {"source_only": learn(*whole(Labelled(learnt[0], data.size, data.channels)))}
+    found = {"source_only": learn(*whole(Labelled(sides[0], data.size, data.channels)))}
     if hasattr(system, "classify"):
         found["adapted"] = reads(system, *judged)
     else:
         found["adapted"] = learn(adapted(system, given[0]), given[1])
-    found["target_only"] = learn(*whole(Labelled(learnt[1], data.size, data.channels, names=names)))
+    found["target_only"] = learn(*whole(Labelled(sides[1], data.size, data.channels, names=names)))
     return found | {"error_cut": 1 - (1 - found["adapted"]) / max(1 - found["source_only"], 1e-9)}
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("page", help="pixelda, simgan, dtn, or another that makes target images of source ones")
     parser.add_argument(
-        "--source", type=Path, required=True, help="labelled folder, perhaps with train/ and validation/"
+        "page", help="pixelda, cogan_labelled, simgan, dtn, or another that reads or makes target images"
     )
-    parser.add_argument("--target", type=Path, required=True, help="as --source; only the judges look at its labels")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="as in img2img train: source and target, or one folder with both; only judges look at the target's labels",
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the runs, one a seed")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default 3)")
     parser.add_argument("--images", type=int, help="as in img2img train")
@@ -78,7 +86,7 @@ def main() -> None:
     try:
         for seed in range(a.seeds):
             options = {"images": a.images, "set": a.set, "doctor": False, "shown": a.shown}
-            rows.append(measure(a.page, a.source, a.target, a.out / f"{a.page}-{seed}", seed=seed, **options))
+            rows.append(measure(a.page, a.data, a.out / f"{a.page}-{seed}", seed=seed, **options))
             print(json.dumps({"seed": seed} | {name: round(value, 4) for name, value in rows[-1].items()}), flush=True)
     except (ValueError, OSError) as error:
         parser.exit(1, f"benchmark_adaptation: {error}\n")

@@ -69,8 +69,12 @@ def main() -> None:
             pipe = img2img.load(model, precision="fp32")
             if pipe.verb != "translate":
                 raise ValueError(f"{model} is no translator (task {pipe.task}); see: img2img models")
+            data, first = pipe.recipe.data, (pipes or [pipe])[0].recipe.data
+            if pipe.task == "paired" and data.direction != a.direction:
+                raise ValueError(f"{model} learnt the direction {data.direction}; choose --direction {data.direction}")
+            if data.size != first.size:
+                raise ValueError(f"{model} is judged at {data.size} pixels, and others at {first.size}; judge it apart")
             pipes.append(pipe.ask(direction=a.direction) if pipe.task == "unpaired" else pipe)
-            data = pipe.recipe.data
             if not rows:
                 rows["the input itself"] = identity(a.data, data.size, data.channels, a.direction, metrics)
             found = evaluate(pipe, [a.data], metrics=metrics)

@@ -43,7 +43,8 @@ def publish(run: str | Path, name: str, data: str, shelf: Path) -> dict:
         raise ValueError(f"{source}: {lost[0]} does not fit half precision")
     target, best = shelf / f"{name}.safetensors", header.get("best")
     facts = {key: header[key] for key in ("images", "seed")}
-    checkpoint.save(target, halves, {"recipe": recipe.page(), "name": name, **facts})
+    about = {"recipe": recipe.page(), "name": name, "classes": header.get("classes", []), **facts}
+    checkpoint.save(target, halves, about)
     body = target.read_bytes()
     card = {
         "page": recipe.name,

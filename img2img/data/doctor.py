@@ -7,6 +7,7 @@
 | the same pixels in training and validation | error |
 | nearly the same picture (recompressed, resized, brightened, mirrored, not cropped) in both | warning |
 | the same pixels twice in training, or twice in validation | warning |
+| an array (.npy) of other channels than most | error |
 | grey among colour, colour among grey, alpha, 16 bit among 8 bit, several frames | warning |
 | turned upright by its EXIF tag; how many files cannot be read, where there are several | note |
 """
@@ -26,11 +27,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from img2img.data.images import array
 from img2img.data.pairs import TABLE as PAIRS
 from img2img.data.pairs import halves_in, rows
-from img2img.data.photos import files_below
+from img2img.data.photos import files_below, is_split
 from img2img.data.unpaired import domains
-from img2img.imaging.picture import READABLE, UnreadableImage, read
+from img2img.imaging.picture import READABLE, read
 
 SIDE = 16  # pixels of the grey thumbnails that are compared
 # Correlation of two thumbnails from which on they count as the same picture. Copies of photos at half the size and JPEG
@@ -87,7 +89,7 @@ def examine(
     if not folders:
         raise ValueError("the doctor needs at least one folder of images")
     places = [Path(folder) for folder in folders]
-    if validation is None and len(places) == 1 and all((places[0] / part).is_dir() for part in ("train", "validation")):
+    if validation is None and len(places) == 1 and is_split(places[0]):
         validation, places = places[0] / "validation", [places[0] / "train"]
     if unpaired and validation is None and len(places) == 1 and (places[0] / "testA").is_dir():
         validation = places[0]
@@ -131,9 +133,7 @@ def examine(
         parts[part] = {role: _look(found, workers, part) for role, found in files.items()}
         for role, seen in parts[part].items():
             place = table if lines is not None else roles[role][0]
-            if not seen and lines is None and files_below(place, (".npy",)):
-                findings.append(Finding(place, "note", "arrays (.npy), which nobody looked into", "nothing to do"))
-            elif not seen:
+            if not seen:
                 mend = f"put images there ({', '.join(READABLE)})"
                 findings.append(Finding(place, "error", "no images below it", mend))
             findings += _single(seen, minimum, halves)
@@ -176,6 +176,10 @@ class _Seen:
     thumbnail: np.ndarray | None = None
 
 
+def _array(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
 def _table(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
@@ -205,7 +209,7 @@ def _roles(folders: list[Path], form: str, validation: bool = False) -> dict[str
 
 def _files(folders: list[Path]) -> list[tuple[Path, Path]]:
     """Return every image below the folders, with the folder that its name is relative to."""
-    return [(path, folder) for folder in folders for path in files_below(folder)]
+    return [(path, folder) for folder in folders for path in files_below(folder, (*READABLE, ".npy"))]
 
 
 def _look(found: list[tuple[Path, Path]], workers: int | None, part: str) -> list[_Seen]:
@@ -221,8 +225,8 @@ def _look(found: list[tuple[Path, Path]], workers: int | None, part: str) -> lis
 def _see(path: Path, folder: Path) -> _Seen:
     seen = _Seen(path, path.relative_to(folder).with_suffix("").as_posix())
     try:
-        pixels = read(path).pixels
-    except UnreadableImage as error:
+        pixels = array(path) if _array(path) else read(path).pixels
+    except ValueError as error:
         seen.trouble = str(error).removeprefix(f"{path}: ")
         return seen
     seen.height, seen.width, seen.channels = pixels.shape
@@ -321,6 +325,12 @@ def _sizes(couples: list[_Couple]) -> Iterator[Finding]:
 def _mixtures(images: list[_Seen]) -> Iterator[Finding]:
     """Report what only some of the images are, each, and an alpha channel that most of them have, once."""
     images = [seen for seen in images if not seen.trouble]
+    arrays, images = ([seen for seen in images if _array(seen.path) == kind] for kind in (True, False))
+    usual = Counter(seen.channels for seen in arrays).most_common(1)
+    for seen in arrays:
+        if seen.channels != usual[0][0]:
+            what = f"an array of {seen.channels} channels where most have {usual[0][0]}"
+            yield Finding(seen.path, "error", what, "save all alike")
 
     def some(test: Callable[[_Seen], bool]) -> list[_Seen]:
         return [seen for seen in images if test(seen)]

@@ -134,17 +134,26 @@ def planes(path: Path, channels: int) -> np.ndarray:
         if channels != 4:
             raise ValueError(f"an image file has no {channels} channels; save it as .npy, (H, W, {channels}) uint8")
         return picture.with_alpha(pixels)
+    pixels = array(path)
+    if pixels.shape[2] != channels:
+        raise ValueError(f"an array of {pixels.shape[2]} channels; expected {channels}, or set the number of channels")
+    return _bytes(pixels)
+
+
+def array(path: Path) -> np.ndarray:
+    """Return the pixels (H, W, C) of a ``.npy`` file of uint8 or uint16, (H, W) or (H, W, C).
+
+    Raises:
+        ValueError: the file is not readable, or holds another kind of array.
+    """
     try:
         pixels = np.load(path, allow_pickle=False)
-    except (OSError, EOFError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError("not a readable .npy file of numbers; save it anew by numpy.save") from error
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or pixels.shape[2] != channels or pixels.dtype not in (np.uint8, np.uint16) or not pixels.size:
-        raise ValueError(
-            f"an array of {pixels.dtype} {pixels.shape}; expected (H, W, {channels}) uint8 or uint16"
-            + (", or set the number of channels" if pixels.ndim == 3 else "")
-        )
-    return _bytes(pixels)
+    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16) or not pixels.size:
+        raise ValueError(f"an array of {pixels.dtype} {pixels.shape}; expected (H, W) or (H, W, C) of uint8 or uint16")
+    return pixels
 
 
 def stored(files: list[Path], channels: int, name: str, reduce: Callable[[np.ndarray], np.ndarray]) -> Store:
@@ -192,10 +201,12 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     if pixels.shape[:2] == (height, width):
         return np.ascontiguousarray(pixels)
     shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
-    found = cv2.resize(
-        np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
-    return found if found.ndim == 3 else found[..., None]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    parts = [  # OpenCV takes no more than four channels by area
+        cv2.resize(np.ascontiguousarray(pixels[..., start : start + 4]), (width, height), interpolation=way)
+        for start in range(0, pixels.shape[2], 4)
+    ]
+    return np.dstack(parts) if len(parts) > 1 else parts[0].reshape(height, width, -1)
 
 
 def signed(pixels: np.ndarray, mirror: bool = False) -> Tensor:

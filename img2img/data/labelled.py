@@ -9,6 +9,7 @@ from torch import Tensor
 
 from img2img.data.images import files_in, signed, squares
 from img2img.data.table import lines
+from img2img.data.unpaired import domains
 
 
 class Labelled:
@@ -115,7 +116,7 @@ class Adaptation:
     the classes of targets are known too, ``target_label``: the target's folder must then hold classes as the source's.
 
     Args:
-        folders: the source's, with classes (see `Labelled`), and the target's.
+        folders: the source's, with classes (see `Labelled`), and the target's; or one that holds both, see `domains`.
         size: side in pixels.
         channels: of the target. input_channels: of the source; 0 for as many.
         classes: as in `Labelled`.
@@ -124,7 +125,7 @@ class Adaptation:
         names: as in `Labelled`.
 
     Raises:
-        ValueError: not two folders, or one without classes where they are needed.
+        ValueError: no two sets, or one without classes where they are needed.
     """
 
     def __init__(
@@ -139,9 +140,7 @@ class Adaptation:
         validation: bool = False,
         names: Sequence[str] = (),
     ) -> None:
-        if len(folders) != 2:
-            raise ValueError(f"adaptation needs two folders, labelled source and target, not {len(folders)}")
-        source, target = folders
+        source, target = domains(folders, validation)
         self.validation, self.flip = validation, flip and not validation
         self.source = Labelled(source, size, input_channels or channels, flip=self.flip, classes=classes, names=names)
         if not len(self.source):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from img2img.checkpoint import atomic
 from img2img.data.images import square
-from img2img.data.photos import images_in, rgb
+from img2img.data.photos import images_in, is_split, rgb
 from img2img.imaging import picture
 from img2img.registry import part
 
@@ -162,8 +162,9 @@ def make_pairs(
 ) -> Path:
     """Write ``out/A/NAME.png`` (made) and ``out/B/NAME.png`` (original) for every image below a folder.
 
-    The folder's tree is kept. The same command again does only what is missing. What is random follows from the seed
-    and an image's name. A file that cannot be read costs one line on stderr and is counted there in the end.
+    The folder's tree is kept; of one that holds train/ and validation/ both are made into pairs, each by itself. The
+    same command again does only what is missing. What is random follows from the seed and an image's name. A file that
+    cannot be read costs one line on stderr and is counted there in the end.
 
     Args:
         source: folder of images.
@@ -187,7 +188,8 @@ def make_pairs(
         raise ValueError(f"size {size} and seed {seed} must be 0 or more")
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out}: lies within {source}, whose images would be made from again; choose another folder")
-    files = images_in(source)
+    parts = ("train", "validation") if is_split(source) else ("",)
+    files = [(part, file) for part in parts for file in images_in(source / part)]
     maker(np.zeros((16, 16, 3), np.uint8), np.random.default_rng(0))  # a bad option is told before any work
     record = json.dumps({"make": spec, "size": size, "seed": seed}, sort_keys=True)
     if (out / RECORD).exists():
@@ -198,10 +200,16 @@ def make_pairs(
     else:
         with atomic(out / RECORD) as path:
             path.write_text(record, encoding="utf-8")
-    names = _names([file.relative_to(source) for file in files])
+    names = [
+        Path(part, name)
+        for part in parts
+        for name in _names([file.relative_to(source / part) for within, file in files if within == part])
+    ]
+    files = [file for _, file in files]
 
     def write(place: int) -> bool:
-        targets = [out / side / names[place] for side in "AB"]
+        part = names[place].parts[0] if len(parts) > 1 else ""
+        targets = [out / part / side / names[place].relative_to(part) for side in "AB"]
         if all(target.exists() for target in targets):
             return True
         try:

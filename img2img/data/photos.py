@@ -40,6 +40,11 @@ def files_below(folder: Path, suffixes: Collection[str] = picture.READABLE) -> l
     return sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
 
 
+def is_split(folder: Path) -> bool:
+    """Return whether a folder holds train/ and validation/, as `img2img.data.prepare` lays them out."""
+    return (folder / "train").is_dir() and (folder / "validation").is_dir()
+
+
 def images_in(folder: str | Path) -> list[Path]:
     """Return the image files below a folder as `files_below` does.
 

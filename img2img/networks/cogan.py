@@ -42,7 +42,7 @@ class CoGANGenerator(nn.Module):
 
 
 class CoGANDiscriminator(nn.Module):
-    """Images (N, C, size, size) of one of two domains to logits (N, 1).
+    """Images (N, C, size, size) of one of two domains to logits (N, outputs).
 
     The first layer, which sees pixels, is each domain's own; the others are shared.
 
@@ -50,9 +50,10 @@ class CoGANDiscriminator(nn.Module):
         width: channels after the first layer; they double with every halving.
         size: side of the images: 4, 5, 6 or 7 times a power of two.
         channels: image channels.
+        outputs: 1, or for a system that also reads classes 1 + their number.
     """
 
-    def __init__(self, width: int = 64, size: int = 32, channels: int = 3) -> None:
+    def __init__(self, width: int = 64, size: int = 32, channels: int = 3, outputs: int = 1) -> None:
         super().__init__()
         count, start = stages(size)
         self.own = nn.ModuleList(
@@ -61,9 +62,9 @@ class CoGANDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for place in range(1, count):
             layers += [nn.Conv2d(width * 2 ** (place - 1), width * 2**place, 4, 2, 1), nn.LeakyReLU(0.2, True)]
-        self.shared = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 2 ** (count - 1) * start**2, 1))
+        self.shared = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 2 ** (count - 1) * start**2, outputs))
         self.apply(small_normal)
 
     def forward(self, x: Tensor, domain: int) -> Tensor:
-        """Return how real images of domain 0 or 1 look."""
+        """Return how real images of domain 0 or 1 look, and after that what is read in them."""
         return self.shared(self.own[domain](x))

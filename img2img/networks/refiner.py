@@ -1,5 +1,6 @@
 """The residual generator of PixelDA and of SimGAN's refiner: images stay at their resolution throughout."""
 
+import copy
 from typing import Literal
 
 import torch
@@ -63,3 +64,13 @@ class Refiner(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return self.leave(x)
+
+    def deploy(self) -> "Refiner":
+        """Return the network for use, where the noise is zero: without the weights that read it."""
+        plain = copy.deepcopy(self)
+        if self.noise:
+            first = plain.enter[0]
+            first.weight = nn.Parameter(first.weight[:, : -self.noise].clone())
+            first.in_channels -= self.noise
+            plain.noise = 0
+        return plain

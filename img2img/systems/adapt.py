@@ -117,7 +117,7 @@ class DTN(System):
 
     def deployed(self) -> nn.Module:
         """Return both networks as one translator of images."""
-        return Redrawn(self.features, self.generator)
+        return Redrawn(self.features, self.generator, self.recipe.data.size)
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of a labelled source folder and of a target folder; only validation looks at the classes."""
@@ -129,11 +129,12 @@ class Redrawn(nn.Module):
 
     Args:
         features: images to (N, length). generator: (N, length) to images of its own size.
+        side: of those; what is given is brought to it, and what is drawn back.
     """
 
-    def __init__(self, features: nn.Module, generator: nn.Module) -> None:
+    def __init__(self, features: nn.Module, generator: nn.Module, side: int) -> None:
         super().__init__()
-        self.features, self.generator = features, generator
+        self.features, self.generator, self.side = features, generator, side
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what is drawn, resized where the generator draws another size."""
@@ -206,6 +207,7 @@ class CoGAN(System):
     layout = "unpaired"
     verb = "synthesize"
     SIDES = ("a", "b")
+    KEYS = SIDES  # of a batch
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.data.input_channels not in (0, recipe.data.channels):
@@ -216,18 +218,23 @@ class CoGAN(System):
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two games."""
-        real = batch["a"]
-        pair = self.fake(phase, batch, lambda: self.generator(self.latents(len(real), real.device)))
+        given = batch[self.KEYS[0]]
+        pair = self.fake(phase, batch, lambda: self.generator(self.latents(len(given), given.device)))
+        return self.games(phase, batch, pair, step)
+
+    def games(self, phase: str, batch: dict[str, Tensor], pair: Tensor, step: int) -> dict[str, Tensor]:
+        """Return the terms of both games for images that were drawn of one latent each, (N, 2, C, H, W)."""
         found = {}
         for place, side in enumerate(self.SIDES):
+            real = batch[self.KEYS[place]]
 
             def critic(images: Tensor, place: int = place) -> Tensor:
-                return self.discriminator(images, place)
+                return self.discriminator(images, place)[:, :1]
 
             if phase == "discriminator":
-                terms = self.discriminator_terms(critic, batch[side], pair[:, place], step)
+                terms = self.discriminator_terms(critic, real, pair[:, place], step)
             else:
-                terms = self.generator_terms(critic, batch[side], pair[:, place])
+                terms = self.generator_terms(critic, real, pair[:, place])
             found |= {f"{name}_{side}": value for name, value in terms.items()}
         return found
 
@@ -237,8 +244,9 @@ class CoGAN(System):
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
         """Pairs of the same latents: as input a's image, as output b's."""
-        pair = self.generator(self.latents(len(batch["a"]), batch["a"].device)).float().clamp(*self.span)
-        return {"": Trial(pair[:, 1], pair[:, 0], real=batch["b"])}
+        real = batch[self.KEYS[1]]
+        pair = self.generator(self.latents(len(real), real.device)).float().clamp(*self.span)
+        return {"": Trial(pair[:, 1], pair[:, 0], real=real)}
 
     def deployed(self, side: str = "a") -> nn.Module:
         """Return the generator of one domain.
@@ -257,6 +265,50 @@ class CoGAN(System):
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of two folders, or of one with A/ and B/ in it."""
         return unpaired_images(self, folders, validation, jitter=False)
+
+
+class LabelledCoGAN(CoGAN):
+    """CoGAN whose discriminators also read classes: labels of the ``source`` teach layers that the target's share.
+
+    Liu & Tuzel 2016 (https://arxiv.org/abs/1606.07536), section 4.1, unsupervised domain adaptation: beside the two
+    games the discriminator, which has ``outputs`` = 1 + classes, learns to read labelled source images; a page's
+    fidelity terms compare what it reads with the ``label``. Target images are read by the shared layers behind the
+    target's own first one. Beyond the paper, terms on ``pair`` compare what is read in the target's half of a drawn
+    pair with the class that is read in the source's: of it the discriminator learns to read, and the generator to draw.
+    """
+
+    inference = ("generator", "discriminator")
+    comparisons = ("label", "pair")
+    KEYS = ("source", "target")
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The two games, how badly the discriminator reads source images, and how unlike the halves of pairs."""
+        source = batch["source"]
+        pair = self.fake(phase, batch, lambda: self.generator(self.latents(len(source), source.device)))
+        found = self.games(phase, batch, pair, step)
+        if phase == "discriminator" and self.compares("label", step):
+            read = self.discriminator(source, 0)[:, 1:].float()
+            found |= self.fidelity_terms(read, batch["label"], step, "label")
+        if self.compares("pair", step):
+            with torch.no_grad():
+                shown = self.discriminator(pair[:, 0], 0)[:, 1:].argmax(1)
+            read = self.discriminator(pair[:, 1], 1)[:, 1:].float()
+            found |= self.fidelity_terms(read, shown, step, "pair")
+        return found
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Return the class (N,) of target images (N, C, H, W)."""
+        return self.discriminator(images, 1)[:, 1:].argmax(1)
+
+    def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
+        """Pairs as CoGAN draws them, and whether target images are read right where their labels are known."""
+        known = batch.get("target_label")
+        right = None if known is None else (self.classify(batch["target"]) == known).float()
+        return {"": super().trial(batch)[""]._replace(right=right)}
+
+    def source(self, folders: list[Path], validation: bool = False) -> Source:
+        """Return images of a labelled source folder and of a target folder; see `img2img.data.labelled.Adaptation`."""
+        return adaptation(self, folders, validation, self.recipe.networks["discriminator"].get("outputs", 1) - 1)
 
 
 class Half(nn.Module):

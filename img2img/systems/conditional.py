@@ -144,16 +144,28 @@ class Conditional(Generate):
         real, label = batch["real"], batch["label"]
         return {"": Trial(self.infer(self.latents(len(real), real.device), label), real=real, label=label)}
 
-    def deployed(self, label: int | None = None) -> nn.Module:
-        """Return the generator of one class, or of all in turn.
+    def deployed(self, label: int | str | None = None) -> nn.Module:
+        """Return the generator of one class, by its name or number, or of all in turn.
 
         Raises:
             ValueError: there is no such class.
         """
-        classes = self.generator.classes
-        if label is not None and not 0 <= label < classes:
-            raise ValueError(f"{self.recipe.name}: label {label} must be 0 to {classes - 1}")
-        return Asked(self.generator, label)
+        return Asked(self.generator, self.number(label))
+
+    def number(self, label: int | str | None) -> int | None:
+        """Return the number of a class that is given by its name or number; of None, None.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if label is None:
+            return None
+        count = self.generator.classes
+        known = {str(number): number for number in range(count)} | {name: n for n, name in enumerate(self.classes)}
+        if str(label) not in known:
+            names = f", or one of {', '.join(self.classes)}" if self.classes else ""
+            raise ValueError(f"{self.recipe.name}: label {label} must be 0 to {count - 1}{names}")
+        return known[str(label)]
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return the labelled images of a folder, see `img2img.data.labelled.Labelled`."""
@@ -227,7 +239,7 @@ class InfoGAN(Conditional):
         """Draw categories (N,), all as often in expectation."""
         return torch.randint(self.generator.classes, (count,), device=device)
 
-    def deployed(self, label: int | None = None, code: tuple[float, ...] = ()) -> nn.Module:
+    def deployed(self, label: int | str | None = None, code: tuple[float, ...] = ()) -> nn.Module:
         """Return the generator of one category, or of all in turn; ``code`` are values of the first continuous codes.
 
         Raises:
@@ -235,8 +247,7 @@ class InfoGAN(Conditional):
         """
         if len(code) > self.continuous or not all(-1 <= value <= 1 for value in code):
             raise ValueError(f"{self.recipe.name}: code {code} must be {self.continuous} numbers or fewer, -1 to 1")
-        super().deployed(label)
-        return Coded(self.generator, label, self.continuous, tuple(code))
+        return Coded(self.generator, self.number(label), self.continuous, tuple(code))
 
     def trial(self, batch: dict[str, Tensor]) -> dict[str, Trial]:
         """As many samples as there are real images, of random codes; the category is the label."""

@@ -106,7 +106,7 @@ class System(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.classes: list[str] = []  # as the training images number them, for those to validate on
+        self.classes: list[str] = []  # as the training images number them, for all that come later
         self.seen: dict[str, Tensor] = {}
         self._made: dict[str, list[tuple[Any, Any]]] = {}
         for role, spec in recipe.networks.items():
@@ -436,7 +436,7 @@ def restore(path: str, device: str = "cpu") -> System:
             system = build(replace(recipe, networks=networks, **training))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    system.recipe = recipe
+    system.recipe, system.classes = recipe, meta.get("classes", [])
     for role in roles:
         checkpoint.fit(getattr(system, role), weights_of(path, role), str(path))
     return system.to(device).eval().requires_grad_(False)

@@ -334,9 +334,24 @@ def test_a_few_corrupt_files_are_named_once_and_counted(tmp_path):
         assert found[-1].what == "3 of 100 images cannot be read (3.0%)"
 
 
-def test_arrays_are_no_fault(tmp_path):
-    for side in "AB":
+def test_arrays(tmp_path):
+    """Pairs of an image and an array are pairs; what is wrong with arrays is said as of images."""
+    for side, depth in (("A", 0), ("B", 5)):
         (tmp_path / side).mkdir()
-        np.save(tmp_path / side / "0.npy", np.zeros((8, 8, 5), np.uint8))
-    found = examine(tmp_path, paired=True)
-    assert [(each.severity, each.what) for each in found] == [("note", "arrays (.npy), which nobody looked into")] * 2
+        for index in range(4):
+            pixels = np.dstack([photo(7 * index + place, 16, 16) for place in range(2)])
+            if depth:
+                np.save(tmp_path / side / f"{index}.npy", pixels[..., :depth])
+            else:
+                save(tmp_path / side / f"{index}.png", pixels[..., :3])
+    assert examine(tmp_path, paired=True) == []
+    odd, bad = tmp_path / "B" / "1.npy", tmp_path / "B" / "2.npy"
+    np.save(odd, np.load(odd)[..., :4])
+    bad.write_bytes(b"no array")
+    np.save(tmp_path / "B" / "3.npy", np.load(tmp_path / "B" / "0.npy")[:12])
+    found = {(each.severity, each.path.name, each.what) for each in examine(tmp_path, paired=True)}
+    assert found == {
+        ("error", "2.npy", "not a readable .npy file of numbers; save it anew by numpy.save"),
+        ("error", "1.npy", "an array of 4 channels where most have 5"),
+        ("error", "3.png", "16 x 16 pixels where its partner has 16 x 12"),
+    }

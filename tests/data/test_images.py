@@ -42,6 +42,10 @@ def test_resize():
     assert (resize(checks, 4, 4) == 100).all()  # by area
     assert resize(checks, 3, 17).shape == (3, 17, 1) and resize(checks, 20, 20).shape == (20, 20, 1)
     assert np.array_equal(resize(checks, 8, 8), checks)
+    many = np.random.default_rng(0).integers(0, 255, (9, 10, 7), np.uint8)
+    for size in ((4, 7), (20, 3)):
+        planes = [resize(many[..., place : place + 1], *size) for place in range(7)]
+        assert np.array_equal(resize(many, *size), np.dstack(planes))
     flat = np.full((3, 3, 3), 7, np.uint8)
     assert (resize(flat, 9, 9) == 7).all() and resize(flat[:, ::-1], 2, 2).shape == (2, 2, 3)
 

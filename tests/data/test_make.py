@@ -183,6 +183,17 @@ def test_the_same_command_does_only_what_is_missing(source, tmp_path, monkeypatc
         make_pairs(source, "grey", source / "out")
 
 
+def test_a_prepared_set_keeps_its_parts(source, tmp_path):
+    files = sorted(source.rglob("*.*"))
+    for place, some in (("train", files[1:]), ("validation", files[:1])):
+        (tmp_path / "set" / place).mkdir(parents=True)
+        for file in some:
+            (tmp_path / "set" / place / file.name).write_bytes(file.read_bytes())
+    out = make_pairs(tmp_path / "set", "grey", tmp_path / "pairs")
+    assert len(Pairs(out / "train", 16)) == len(files) - 1 and len(Pairs(out / "validation", 16)) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["made.json", "train", "validation"]
+
+
 def test_one_bad_image_stops_nothing(source, tmp_path, capsys):
     (source / "a.png").write_bytes(b"no")
     out = make_pairs(source, "edges", tmp_path / "out")

@@ -9,6 +9,7 @@ from torch.nn import functional
 from img2img.networks.classifier import trained
 from img2img.networks.cogan import CoGANDiscriminator, CoGANGenerator
 from img2img.networks.refiner import Refiner
+from img2img.pipeline import load
 from img2img.recipe import Recipe, read
 from img2img.systems.adapt import coloured
 from img2img.systems.system import build
@@ -83,6 +84,14 @@ def test_what_the_classifier_reads_is_told():
     assert trial.right.tolist() == [1, 0, 1] and trial.output.shape == (3, 3, 8, 8)
 
 
+def test_a_refiner_in_use_has_no_noise():
+    torch.manual_seed(0)
+    network, x = Refiner(4, 1, 3, 1, noise=5).eval(), torch.rand(2, 1, 6, 7)
+    plain = network.deploy()
+    assert torch.allclose(plain(x), network(x), atol=1e-6) and plain.noise == 0 and network.noise == 5
+    assert plain.enter[0].weight.shape == (4, 1, 3, 3) and network.enter[0].weight.shape == (4, 6, 3, 3)
+
+
 def test_simgan_terms():
     """Equation 3: lambda times the distance to the input; the discriminator judges what the pool gives."""
     system = build(page("simgan")).eval()
@@ -112,18 +121,79 @@ def test_cogan_shares_what_is_far_from_pixels():
         system.deployed(side="c")
 
 
-def test_pixelda_learns(tmp_path):
-    """The class is where a square is, the domain its colour: targets are read right, adapted images get the colour."""
+def test_labelled_cogan_terms():
+    """CoGAN's two games of the first output, and in the discriminators' phase what the others read in source images."""
+    torch.manual_seed(0)
+    system = build(page("cogan_labelled", **{"networks.generator.latent": 6})).eval()
+    plain = build(page("cogan", **{"networks.generator.latent": 6})).eval()
+    x, y, label = torch.rand(3, 1, 8, 8), torch.rand(3, 1, 8, 8), torch.tensor([3, 0, 9])
+    scores = system.discriminator(x, 0), system.discriminator(y, 1)
+    assert scores[0].shape == (3, 11) and torch.equal(system.classify(y), scores[1][:, 1:].argmax(1))
+    plain.generator.load_state_dict(system.generator.state_dict())
+    assert plain.discriminator.shared[-1].out_features == 1
+    state, last = system.discriminator.state_dict(), f"shared.{len(plain.discriminator.shared) - 1}"
+    state |= {name: value[:1] for name, value in state.items() if name.startswith(last)}
+    plain.discriminator.load_state_dict(state)
+    for phase in ("generator", "discriminator"):
+        torch.manual_seed(1)
+        found = system.losses(phase, {"source": x, "target": y, "label": label}, 0)
+        torch.manual_seed(1)
+        wanted = plain.losses(phase, {"a": x, "b": y}, 0)
+        if phase == "discriminator":
+            read = found.pop("cross_entropy")
+            assert torch.allclose(read, functional.cross_entropy(scores[0][:, 1:], label, reduction="none"))
+        assert found.keys() == wanted.keys()
+        assert all(torch.allclose(found[name], wanted[name], atol=1e-6) for name in wanted)
+    batch = {"source": x, "target": y, "label": label}
+    assert system.trial(batch)[""].right is None
+    right = system.trial(batch | {"target_label": system.classify(y)})[""].right
+    assert right.tolist() == [1, 1, 1]
+
+
+def squares_of_two_colours(folder):
+    """The class is where a square is, the domain its colour: ``source`` is white, ``target`` red."""
     rng = np.random.default_rng(0)
     for part in ("source", "target"):
         for label in range(2):
-            (tmp_path / part / str(label)).mkdir(parents=True)
+            (folder / part / str(label)).mkdir(parents=True)
             for number in range(6):
                 pixels = rng.integers(0, 20, (8, 8, 1)).repeat(3, 2)
-                pixels[2:6, 1 + 3 * label : 4 + 3 * label] += 200  # the class is the place, the domain is the colour
+                pixels[2:6, 1 + 3 * label : 4 + 3 * label] += 200
                 if part == "target":
                     pixels[..., 1:] //= 4
-                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / part / str(label) / f"{number}.png")
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / str(label) / f"{number}.png")
+    return [folder / "source", folder / "target"]
+
+
+def test_labelled_cogan_learns(tmp_path):
+    """Targets, for which no label was ever seen, are read right: the layers that all images share learnt of others."""
+    settings = {
+        "name": "x",
+        "task": "cogan_labelled",
+        "schedule": {"discriminator": 1, "generator": 1},
+        "networks": {
+            "generator": {"type": "cogan_generator", "latent": 8, "width": 8},
+            "discriminator": {"type": "cogan_discriminator", "width": 8, "outputs": 3},
+        },
+        "adversarial": {"type": "relativistic"},
+        "penalty": [{"type": "r1", "weight": 0.1}, {"type": "r2", "weight": 0.1}],
+        "fidelity": [{"type": "cross_entropy", "on": "label"}],
+        "optimizer": {"lr": 2e-3, "betas": [0.5, 0.9]},
+        "data": {"size": 8, "channels": 3, "flip": False},
+        "train": {"images": 12 * 100, "batch": 12, "ema": 0.9, "log_images": 100000, "validate_images": 10000},
+        "validate": {"metrics": ["target_accuracy"], "images": 12},
+    }
+    folders = squares_of_two_colours(tmp_path)
+    options = {"validation": folders, "device": "cpu", "precision": "fp32", "progress": False}
+    trainer = Trainer(Recipe.parse(settings), folders, tmp_path / "run", **options)
+    assert trainer.validate()["validation/target_accuracy"] < 0.9
+    assert trainer.run()["validation/target_accuracy"] == 1
+    files = sorted((tmp_path / "target").rglob("*.png"))
+    assert load(tmp_path / "run", device="cpu", precision="fp32").classify(files) == {f: f.parent.name for f in files}
+
+
+def test_pixelda_learns(tmp_path):
+    """Squares of two colours: targets are read right, adapted images get the colour."""
     settings = {
         "name": "x",
         "task": "pixelda",
@@ -141,11 +211,12 @@ def test_pixelda_learns(tmp_path):
         "train": {"images": 12 * 80, "batch": 12, "ema": 0.9, "log_images": 100000, "validate_images": 10000},
         "validate": {"metrics": ["target_accuracy"], "images": 12},
     }
-    folders = [tmp_path / "source", tmp_path / "target"]
+    folders = squares_of_two_colours(tmp_path)
     options = {"validation": folders, "device": "cpu", "precision": "fp32", "progress": False}
     trainer = Trainer(Recipe.parse(settings), folders, tmp_path / "run", **options)
     line = trainer.run()
     assert line["validation/target_accuracy"] == 1
+    rng = np.random.default_rng(0)
     batch = [trainer.check.item(place, rng) for place in range(12)]
     source, target = (torch.stack([item[name] for item in batch]) for name in ("source", "target"))
     with torch.no_grad():

@@ -49,6 +49,10 @@ def test_labels_that_are_asked_for():
     for wrong in (10, -1):
         with pytest.raises(ValueError, match=f"label {wrong} must be 0 to 9"):
             system.deployed(label=wrong)
+    system.classes = ["zero", "5"]
+    assert [system.number(label) for label in ("zero", "5", 5, 3, "3", None)] == [0, 1, 1, 3, 3, None]
+    with pytest.raises(ValueError, match="label two must be 0 to 9, or one of zero, 5"):
+        system.deployed(label="two")
     trial = system.trial({"real": torch.zeros(3, 1, 2, 2), "label": torch.tensor([5, 1, 2])})[""]
     assert torch.equal(trial.output[:, 0, 0, 0], trial.label / 10)
 

@@ -46,12 +46,12 @@ def test_classifiers_of_adapted_images(sides, tmp_path, monkeypatch):
     """Inverted bars lie beside where they lay: what was learnt of the source is wrong, of adapted images right."""
     monkeypatch.setattr(tool.img2img, "train", lambda *_, **__: None)
     monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": Negative()})())
-    found = tool.measure("simgan", *sides, tmp_path / "run", seed=0, shown=640)
+    found = tool.measure("simgan", sides, tmp_path / "run", seed=0, shown=640)
     assert found["adapted"] == found["target_only"] == 1 and found["source_only"] < 0.8
     assert found["error_cut"] == pytest.approx(1)
     own = Negative(classify=lambda images: (images[:, 0, 0, :4].mean(1) > images[:, 0, 0, 4:].mean(1)).long())
     monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": own})())
-    assert tool.measure("pixelda", *sides, tmp_path / "run", seed=0, shown=32)["adapted"] == 1
+    assert tool.measure("pixelda", sides, tmp_path / "run", seed=0, shown=32)["adapted"] == 1
 
 
 def test_classes_are_numbered_as_the_sources_where_some_lack(sides, tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_classes_are_numbered_as_the_sources_where_some_lack(sides, tmp_path, mo
         shutil.rmtree(sides[1] / part / "0")
     monkeypatch.setattr(tool.img2img, "train", lambda *_, **__: None)
     monkeypatch.setattr(tool.img2img, "load", lambda *_, **__: type("Pipe", (), {"system": Negative()})())
-    found = tool.measure("simgan", *sides, tmp_path / "run", seed=0, shown=640)
+    found = tool.measure("simgan", sides, tmp_path / "run", seed=0, shown=640)
     assert found["adapted"] == found["target_only"] == 1
 
 
@@ -70,8 +70,7 @@ def test_adapted_images():
 
 
 def test_lines(sides, tmp_path, monkeypatch, capsys):
-    source, target = sides
-    line = ["x", "simgan", "--source", source, "--target", target, "-o", tmp_path / "runs", "--seeds", 2]
+    line = ["x", "simgan", "--data", *sides, "-o", tmp_path / "runs", "--seeds", 2]
     sets = ["data.size=8", "networks.generator.width=4", "networks.discriminator.width=4", "validate.metrics=[]"]
     extra = [part for key in sets for part in ("--set", key)]
     monkeypatch.setattr(sys, "argv", [str(part) for part in [*line, *extra, "--images", 64, "--shown", 32]])

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from img2img import checkpoint
+
 
 def test_the_input_itself_and_a_model_stand_in_one_table(trained, pairs, monkeypatch, capsys):
     folder = pairs / "validation"
@@ -19,6 +21,24 @@ def test_the_input_itself_and_a_model_stand_in_one_table(trained, pairs, monkeyp
     sides = [[each.reshape(size, 2, size, 2, 3).mean((1, 3)).round() for each in side] for side in sides]
     wanted = np.mean([np.abs(a - b).mean() / 255 for a, b in zip(*sides, strict=True)])
     assert float(lines[2].split("|")[2]) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_models_that_cannot_be_compared_are_refused(trained, pairs, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "large.safetensors"
+    tensors, header = checkpoint.load(trained["translator"] / "last.safetensors")
+    header["recipe"]["networks"]["generator"]["depth"] = 4  # as 16 pixels allow
+    header["recipe"]["data"]["size"] = 64
+    checkpoint.save(other, tensors, header)
+    cases = {
+        (trained["translator"], "--direction", "ba"): "learnt the direction ab; choose --direction ab",
+        (trained["translator"], other): "large.safetensors is judged at 64 pixels, and others at 16; judge it apart",
+    }
+    for arguments, message in cases.items():
+        line = ["benchmark_translation", *arguments, "--data", pairs / "validation", "--metrics", "l1"]
+        monkeypatch.setattr(sys, "argv", list(map(str, line)))
+        with pytest.raises(SystemExit):
+            tool.main()
+        assert message in capsys.readouterr().err
 
 
 def test_pairs_are_drawn_as_columns(trained, pairs, tmp_path, monkeypatch, capsys):

@@ -11,8 +11,8 @@ from img2img.recipe import read
 from img2img.systems.system import build
 
 CASES = {
-    "benchmark_adaptation simgan --source {none} --target {photos} -o {out}": "{none}: no such folder",
-    "benchmark_adaptation nobody --source {photos} --target {photos} -o {out}": "called 'nobody'",
+    "benchmark_adaptation simgan --data {none} {photos} -o {out}": "{none}: no such folder",
+    "benchmark_adaptation nobody --data {photos} {photos} -o {out}": "called 'nobody'",
     "benchmark_translation nobody --data {pairs}": "called 'nobody'",
     "benchmark_translation {upscaler} --data {pairs}": "{upscaler} is no translator (task super_resolve)",
     "benchmark_translation {translator} --data {none} --metrics l1": "{none}: no such folder",
