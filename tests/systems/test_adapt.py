@@ -122,7 +122,7 @@ def test_cogan_shares_what_is_far_from_pixels():
 
 
 def test_labelled_cogan_terms():
-    """CoGAN's two games of the first output, and in the discriminators' phase what the others read in source images."""
+    """CoGAN's two games of the first output; what the others read in source images; that halves are read alike."""
     torch.manual_seed(0)
     system = build(page("cogan_labelled", **{"networks.generator.latent": 6})).eval()
     plain = build(page("cogan", **{"networks.generator.latent": 6})).eval()
@@ -139,6 +139,11 @@ def test_labelled_cogan_terms():
         found = system.losses(phase, {"source": x, "target": y, "label": label}, 0)
         torch.manual_seed(1)
         wanted = plain.losses(phase, {"a": x, "b": y}, 0)
+        torch.manual_seed(1)
+        pair = system.generator(system.latents(3, x.device))
+        shown, read = (system.discriminator(pair[:, place], place)[:, 1:] for place in (0, 1))
+        loss = 0.1 * functional.cross_entropy(read, shown.argmax(1), reduction="none")
+        assert torch.allclose(found.pop("pair_cross_entropy"), loss)
         if phase == "discriminator":
             read = found.pop("cross_entropy")
             assert torch.allclose(read, functional.cross_entropy(scores[0][:, 1:], label, reduction="none"))
