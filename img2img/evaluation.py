@@ -234,11 +234,12 @@ def evaluate(
             continue
         h, w = (side // pipe.scale * pipe.scale for side in target.shape[:2])
         target = np.ascontiguousarray(target[:h, :w])
-        output = pipe(degrade(target, pipe.scale, np.random.default_rng((seed, place))))
-        output, target = (
-            torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255 for image in (output, target)
+        given = degrade(target, pipe.scale, np.random.default_rng((seed, place)))
+        trial = (
+            torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+            for image in (pipe(given), given, target)
         )
-        judge.update({"": Trial(output, target=target)}, (0.0, 1.0))
+        judge.update({"": Trial(*trial)}, (0.0, 1.0))
     if failures.failed == len(items):
         raise ValueError(f"{', '.join(map(str, folders))}: no image could be judged")
     return judge.compute()

@@ -72,9 +72,10 @@ class Pipeline:
     def to(self, device: str | None = None, precision: str | None = None) -> "Pipeline":
         """Move to a device and a precision; without names the best device, and bf16 where it is native and faithful."""
         self.device = engine.choose_device(device)
-        self.dtype = engine.choose_precision(precision, self.device)
-        self.network, self.exact = self._ready(self.dtype), None
         self.automatic = precision in (None, "", "auto")
+        precise = self.automatic and getattr(self._plain, "precise", False)
+        self.dtype = engine.choose_precision("fp32" if precise else precision, self.device)
+        self.network, self.exact = self._ready(self.dtype), None
         if self.automatic and self.dtype is torch.bfloat16 and self.verb != "synthesize":
             # A side that the network takes, at least 64.
             probe = (

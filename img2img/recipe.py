@@ -35,6 +35,7 @@ class Data:
     toy: Literal["", "ring-8", "grid-25", "stacked_digits"] = ""
     direction: Literal["ab", "ba"] = "ab"
     augment: dict | None = None
+    jitter: bool = True
     flip: bool = True
     rotate: bool = False
     flat: float = 0.0

@@ -15,6 +15,7 @@ from typing import Any
 TABLES: dict[str, dict[str, str]] = {
     "task": {
         "adversarial_autoencoder": "systems.autoencode:AdversarialAutoencoder",
+        "avb": "systems.autoencode:AdversarialVariationalBayes",
         "bidirectional": "systems.bidirectional:Bidirectional",
         "cogan": "systems.adapt:CoGAN",
         "cogan_labelled": "systems.adapt:LabelledCoGAN",
@@ -30,6 +31,7 @@ TABLES: dict[str, dict[str, str]] = {
         "semi_supervised": "systems.semi_supervised:SemiSupervised",
         "semi_supervised_autoencoder": "systems.semi_supervised:SemiSupervisedAutoencoder",
         "simgan": "systems.adapt:SimGAN",
+        "structure_style": "systems.paired:StructureStyle",
         "super_resolve": "systems.super_resolve:SuperResolve",
         "supervised_autoencoder": "systems.autoencode:SupervisedAutoencoder",
         "text": "systems.text:TextToImage",
@@ -45,11 +47,13 @@ TABLES: dict[str, dict[str, str]] = {
         "dcgan_generator": "networks.dcgan:DCGANGenerator",
         "encoder": "networks.joint:Encoder",
         "fast": "networks.fast:Fast",
+        "implicit_encoder": "networks.joint:ImplicitEncoder",
         "joint_discriminator": "networks.joint:JointDiscriminator",
         "fixed_classifier": "networks.fixed:FixedClassifier",
         "lapgan_discriminator": "networks.lapgan:LAPGANDiscriminator",
         "lapgan_generator": "networks.lapgan:LAPGANGenerator",
         "mlp": "networks.mlp:MLP",
+        "markovian_discriminator": "networks.markovian:MarkovianDiscriminator",
         "mlp_discriminator": "networks.mlp:MLPDiscriminator",
         "mlp_generator": "networks.mlp:MLPGenerator",
         "patch_features": "networks.patch_features:PatchFeatures",
@@ -85,6 +89,7 @@ TABLES: dict[str, dict[str, str]] = {
         "minimax": "adversarial.losses:minimax",
         "relativistic": "adversarial.losses:relativistic",
         "relativistic_average": "adversarial.losses:relativistic_average",
+        "reverse_kl": "adversarial.losses:reverse_kl",
         "wasserstein": "adversarial.losses:wasserstein",
     },
     "penalty": {name: f"adversarial.penalties:{name}" for name in ("gradient_penalty", "r1", "r2")},
@@ -117,6 +122,7 @@ TABLES: dict[str, dict[str, str]] = {
     "degradation": {
         "bicubic": "data.degrade:bicubic",
         "realistic": "data.degrade:Realistic",
+        "unaligned": "data.degrade:unaligned",
     },
     "metric": {
         "accuracy": "metrics.labels:Accuracy",
@@ -124,6 +130,7 @@ TABLES: dict[str, dict[str, str]] = {
         "box_iou": "metrics.boxes:BoxIoU",
         "caption_accuracy": "metrics.captions:CaptionAccuracy",
         "confident": "metrics.modes:Confident",
+        "consistency": "metrics.consistency:Consistency",
         "coverage": "metrics.manifold:Coverage",
         "density": "metrics.manifold:Density",
         "fid": "metrics.frechet:FrechetDistance",

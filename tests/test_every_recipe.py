@@ -27,6 +27,7 @@ LABELLED = {  # tasks that learn from other data than their verb's
     "semi_supervised": "classes",
     "semi_supervised_autoencoder": "classes",
     "supervised_autoencoder": "classes",
+    "structure_style": "pairs",
     "text": "captioned",
 }
 SMALL = {"width": 4, "widest": 8, "blocks": 2, "hidden": 8, "latent": 6, "patches": 16}
@@ -53,7 +54,8 @@ class Maps(nn.Module):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    monkeypatch.setattr("img2img.fidelity.perceptual.features", lambda *_: Maps().eval().requires_grad_(False))
+    for place in ("fidelity.perceptual", "networks.markovian"):
+        monkeypatch.setattr(f"img2img.{place}.features", lambda *_: Maps().eval().requires_grad_(False))
 
 
 def small(name):
@@ -159,7 +161,8 @@ def test_saved_and_loaded_it_is_the_same(name, trainer, tmp_path):
 def inputs(recipe, count):
     generator = torch.Generator().manual_seed(0)
     if verb(recipe) == "synthesize":
-        latent = part("network", recipe.networks["generator"], channels=3, size=recipe.data.size).latent
+        network = recipe.networks.get("structure", recipe.networks["generator"])  # what is given latents
+        latent = part("network", network, channels=3, size=recipe.data.size).latent
         return torch.randn(count, latent, generator=generator)
     side, low = (32, -1) if verb(recipe) == "translate" else (11, 0)
     depth = recipe.data.input_channels or recipe.data.channels
@@ -198,7 +201,7 @@ def test_bf16(name):
     side, given = recipe.data.size, recipe.data.size // recipe.data.scale
     channels = recipe.data.channels
     batch = {name: torch.rand(2, channels, side, side) for name in ("real", "labelled", "target", "a", "b")}
-    batch["input"] = torch.rand(2, channels, given, given)
+    batch["input"] = torch.rand(2, recipe.data.input_channels or channels, given, given)
     batch["source"] = torch.rand(2, recipe.data.input_channels or channels, side, side)
     batch["label"] = torch.tensor([1, 0])
     batch["text"] = batch["read"] = torch.randint(1, 4096, (2, 96))

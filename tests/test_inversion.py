@@ -1,11 +1,11 @@
-"""Latents of images against the closed forms of a linear generator, and directions that mean something."""
+"""Latents of images, and edits, against the closed forms of a linear generator; and directions that mean something."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from img2img.inversion import concepts, invert
+from img2img.inversion import concepts, edit, invert
 from img2img.pipeline import Pipeline
 
 
@@ -64,6 +64,41 @@ def test_wrong_shapes(pipe):
         invert(pipe, torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"start: latents must be \(2, 3\), not \(2, 4\)"):
         invert(pipe, torch.zeros(2, 1, 4, 4), start=torch.zeros(2, 4))
+
+
+def test_an_edit_is_a_ridge(pipe):
+    """Weighted least squares around the start; what is painted off the mask is not read."""
+    z = pipe.latents(2, seed=3).clamp(-2, 2)
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, :, :2], mask[1, :, :, 1] = 1, 0.5
+    painted = torch.full((2, 1, 4, 4), 0.6)
+    found = edit(pipe, z, painted, mask, steps=800, rate=0.03, keep=0.2, stay=0.01)
+    a = pipe.network.matrix.numpy().astype(np.float64)
+    for start, soft, made in zip(z.numpy(), mask.view(2, 16).numpy(), found, strict=True):
+        was = a @ start
+        wanted = was + soft * (0.2 - was)
+        weights = soft / soft.sum() + 0.2 * (1 - soft) / (1 - soft).sum()
+        left = a.T @ (weights[:, None] * a) + 0.01 * np.eye(3)
+        assert np.allclose(made, np.linalg.solve(left, a.T @ (weights * wanted) + 0.01 * start), atol=1e-3)
+    other = torch.where(mask > 0, painted, torch.rand(2, 1, 4, 4))
+    assert torch.equal(found, edit(pipe, z, other, mask, steps=800, rate=0.03, keep=0.2, stay=0.01))
+
+
+def test_edits_that_change_nothing(pipe):
+    z = pipe.latents(3, seed=4)
+    painted = torch.zeros(3, 1, 4, 4)
+    assert torch.allclose(edit(pipe, z, painted, torch.zeros(1, 1, 4, 4), steps=200), z, atol=0.01)
+    assert torch.allclose(edit(pipe, z, painted, torch.ones(1, 1, 4, 4), steps=300, stay=1e3), z, atol=0.01)
+
+
+def test_edits_of_wrong_shapes(pipe):
+    z, images, mask = torch.zeros(2, 3), torch.zeros(2, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"latents must be \(2, 3\), not \(1, 3\)"):
+        edit(pipe, z[:1], images, mask)
+    with pytest.raises(ValueError, match=r"images are \(2, 3, 4, 4\), and the generator makes \(2, 1, 4, 4\)"):
+        edit(pipe, z, images.expand(2, 3, 4, 4), mask)
+    with pytest.raises(ValueError, match=r"a mask must be \(2, 1, 4, 4\), not \(4, 4\)"):
+        edit(pipe, z, images, mask[0, 0])
 
 
 def test_concepts_are_differences_of_means(pipe):

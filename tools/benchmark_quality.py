@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from img2img.registry import TABLES, part
+
 JUDGES = ("efficientnet_lite0", "hed_vgg16")
 CROP = 256  # the perceptual distance is computed on the central square of this side
 
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--classic", action="store_true", help="photos of scikit-image and scikit-learn in place of a folder"
     )
     parser.add_argument("--scale", type=int, default=4, help="2, 3, 4, ... (default 4)")
-    parser.add_argument("--degradation", choices=("bicubic", "realistic"), default="bicubic")
+    parser.add_argument("--degradation", choices=sorted(TABLES["degradation"]), default="bicubic")
     parser.add_argument(
         "--models", nargs="*", help="weights, run folders or files; default: all of weights/ for the scale"
     )
@@ -55,7 +57,6 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     from tqdm import tqdm
 
-    from img2img.data.degrade import Realistic, bicubic
     from img2img.metrics import perceptual_distance, psnr, ssim
 
     scale = options.scale
@@ -63,7 +64,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     photos = photos[: options.images] if options.images else photos
     judges = usable(options.judges)
     contestants = list(resamplers(scale)) + list(upscalers(options))
-    reduce = Realistic() if options.degradation == "realistic" else bicubic
+    reduce = part("degradation", {"type": options.degradation})
     border = {"border": scale}
     measures: dict[str, Callable] = {
         "psnr_y": lambda a, b: psnr(a, b, channel="y", **border),

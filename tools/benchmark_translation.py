@@ -1,6 +1,7 @@
-"""Judge translators on held-out pairs: the input itself, and each model, by distances to the truth and between sets.
+"""Judge translators on held-out images: the input itself, and each model, by distances to the truth and between sets.
 
-With --picture, some of the pairs are drawn as well: a row for the inputs, one for each model, and one for the truth.
+With --picture, some are drawn as well: a row for the inputs, one for each model, and one for the truth. Of sets without
+pairs, choose --metrics that need none.
 """
 
 import argparse
@@ -11,36 +12,53 @@ import numpy as np
 import torch
 
 import img2img
-from img2img.data.pairs import Pairs
+from img2img.data.stream import together
 from img2img.evaluation import Judge, evaluate
 from img2img.imaging.picture import Picture, write
 from img2img.pipeline import Pipeline
-from img2img.systems.system import Trial
+from img2img.systems.adapt import coloured
+from img2img.systems.system import System, Trial
 
 METRICS = "l1,ssim,perceptual[efficientnet_lite0],fid[efficientnet_lite0],kid[efficientnet_lite0]"
 
 
-def identity(folder: Path, size: int, channels: int, direction: str, metrics: list[str]) -> dict[str, float]:
-    """Return the metrics of a translator that gives its input back."""
-    judge = Judge(metrics)
-    pairs = Pairs(folder, size, channels, direction=direction)
-    for place in range(len(pairs)):
-        item = pairs.item(place, np.random.default_rng(place))
-        given, target = item["input"][None], item["target"][None]
-        judge.update({"": Trial(given, given, target, target)}, (-1.0, 1.0))
+def tried(system: System, batch: dict[str, torch.Tensor], direction: str) -> Trial:
+    """Return what a translator makes of a batch in one direction."""
+    with torch.inference_mode():
+        found = system.trial(batch)
+    return found.get(direction) or found[""]
+
+
+def identity(pipe: Pipeline, folders: list[Path], direction: str, metrics: list[str]) -> dict[str, float]:
+    """Return the metrics of a translator that gives its input back, on what a model is judged by."""
+    judge, system = Judge(metrics), pipe.placed()
+    for batch in together(system.source(folders, validation=True), 0):
+        batch = {name: value.to(pipe.device) for name, value in batch.items()}
+        trial = tried(system, batch, direction)
+        judge.update({"": trial._replace(output=coloured(trial.input, trial.output.shape[1]))}, system.span)
     return judge.compute()
 
 
-def picture(pairs: Pairs, models: list[Pipeline], count: int) -> np.ndarray:
-    """Return uint8 (H, W, 3) with evenly spread pairs as columns: input, what each model makes of it, target."""
-    places = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
-    items = [pairs.item(place, np.random.default_rng(0)) for place in places.tolist()]
-    given, target = ([_pixels(item[side]) for item in items] for side in ("input", "target"))
-    return np.concatenate([np.concatenate(row, 1) for row in (given, *(model(given) for model in models), target)])
+def picture(models: list[Pipeline], folders: list[Path], direction: str, count: int) -> np.ndarray:
+    """Return uint8 (H, W, 3) with evenly spread images as columns: input, what each model makes of it, target.
+
+    Where there is no target, an image of those that outputs should be like stands in its place.
+    """
+    system = models[0].placed()
+    source = system.source(folders, validation=True)
+    rows: list[list[np.ndarray]] = []
+    for place in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int).tolist():
+        item = source.item(place, np.random.default_rng(0))
+        trial = tried(system, {name: value[None].to(models[0].device) for name, value in item.items()}, direction)
+        given = _pixels(trial.input[0])
+        goal = trial.real if trial.target is None else trial.target
+        row = [given, *(model(given) for model in models), _pixels(goal[0])]
+        rows.append([image.repeat(3 // image.shape[2], 2) for image in row])
+    return np.concatenate([np.concatenate(row, 1) for row in zip(*rows, strict=True)])
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray:
-    return ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    return ((image.cpu() + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
 
 
 def table(rows: dict[str, dict[str, float]], metrics: list[str]) -> str:
@@ -55,11 +73,13 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", help="weights, run folders or files; NAME=MODEL names a row")
-    parser.add_argument("--data", type=Path, required=True, help="held-out pairs: a folder with A/ and B/")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="held-out pairs or sets: two folders, or one with A/ and B/"
+    )
     parser.add_argument("--direction", choices=("ab", "ba"), default="ab")
     parser.add_argument("--metrics", default=METRICS)
-    parser.add_argument("--picture", type=Path, help="draw pairs into this file: inputs, each model's row, the truth")
-    parser.add_argument("--columns", type=int, default=12, help="pairs drawn (default 12)")
+    parser.add_argument("--picture", type=Path, help="draw some into this file: inputs, each model's row, the truth")
+    parser.add_argument("--columns", type=int, default=12, help="how many are drawn (default 12)")
     parser.add_argument("--json", action="store_true")
     a = parser.parse_args()
     metrics, rows, pipes = a.metrics.split(","), {}, []
@@ -76,12 +96,11 @@ def main() -> None:
                 raise ValueError(f"{model} is judged at {data.size} pixels, and others at {first.size}; judge it apart")
             pipes.append(pipe.ask(direction=a.direction) if pipe.task == "unpaired" else pipe)
             if not rows:
-                rows["the input itself"] = identity(a.data, data.size, data.channels, a.direction, metrics)
-            found = evaluate(pipe, [a.data], metrics=metrics)
+                rows["the input itself"] = identity(pipe, a.data, a.direction, metrics)
+            found = evaluate(pipe, a.data, metrics=metrics)
             rows[name or model] = {metric: found.get(f"{metric}_{a.direction}", found[metric]) for metric in metrics}
         if a.picture:
-            pairs = Pairs(a.data, data.size, data.channels, direction=a.direction)
-            write(a.picture, Picture(picture(pairs, pipes, a.columns)))
+            write(a.picture, Picture(picture(pipes, a.data, a.direction, a.columns)))
     except (ValueError, OSError) as error:
         parser.exit(1, f"benchmark_translation: {error}\n")
     print(json.dumps(rows, indent=2) if a.json else table(rows, metrics))

@@ -84,6 +84,13 @@ maximum_likelihood = Adversarial(_cross_entropy, lambda real, fake: -torch.exp(f
 Goodfellow 2014, On distinguishability criteria (https://arxiv.org/abs/1412.6515). Unbounded: a large logit overflows.
 """
 
+reverse_kl = Adversarial(_cross_entropy, lambda real, fake: -fake, exchangeable=True)
+"""With an optimal D the logit is log p / q, and the generator minimises KL(q | p), which prefers no mass to wrong mass.
+
+Sonderby et al. 2016 (https://arxiv.org/abs/1610.04490); Mescheder et al. 2017 (https://arxiv.org/abs/1701.04722),
+equations 3.3 and 3.7, with minus the logit for T.
+"""
+
 least_squares = Adversarial(
     lambda real, fake: ((real - 1).square() + fake.square()) / 2,
     lambda real, fake: (fake - 1).square() / 2,

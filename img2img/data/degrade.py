@@ -41,6 +41,49 @@ def bicubic(image: np.ndarray, scale: int, rng: Generator | None = None) -> np.n
     return np.stack([plane.resize(size, Image.Resampling.BICUBIC, box=box) for plane in planes], axis=-1)
 
 
+def unaligned(
+    image: np.ndarray,
+    scale: int,
+    rng: Generator,
+    *,
+    turn: float = 15.0,
+    move: float = 0.06,
+    zoom: float = 0.1,
+    noise: float = 10.0,
+) -> np.ndarray:
+    """Turn, move and zoom an image about its middle, reduce it by `bicubic`, and add noise (Yu and Porikli 2017).
+
+    What it shows is no longer where the target shows it; https://doi.org/10.1109/CVPR.2017.570 does so to faces.
+
+    Args:
+        image: (H, W, C) uint8 with C in 1, 3.
+        scale: Integer factor, at least 1.
+        rng: Where all chance comes from.
+        turn: Most degrees, either way.
+        move: Most of a side, either way.
+        zoom: Most that the factor differs from 1.
+        noise: Sigma of Gaussian noise in grey levels.
+
+    Returns:
+        (H // scale, W // scale, C) uint8.
+
+    Raises:
+        ValueError: Another shape or type, an image smaller than `scale`, or an option out of its range.
+    """
+    height, width = _checked(image, scale, (np.uint8,), (1, 3))
+    if not (0 <= turn <= 180 and 0 <= move <= 1 and 0 <= zoom < 1 and noise >= 0):
+        raise ValueError(
+            f"degradation unaligned: turn {turn}, move {move}, zoom {zoom}, noise {noise}; expected 0 to 180 degrees, "
+            "shares of 0 to 1 and a sigma of 0 or more"
+        )
+    angle, factor = rng.uniform(-turn, turn), 1 + rng.uniform(-zoom, zoom)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, factor)
+    matrix[:, 2] += rng.uniform(-move, move) * width, rng.uniform(-move, move) * height
+    moved = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    small = bicubic(moved.reshape(image.shape), scale)
+    return np.clip(np.rint(small + rng.normal(0, noise, small.shape)), 0, 255).astype(np.uint8)
+
+
 class Realistic:
     """Degrade a photo twice over by blur, resizing, noise and JPEG (Wang et al. 2021, Real-ESRGAN, section 3.2).
 

@@ -36,6 +36,9 @@ from img2img.registry import checked, nearest
 Item = tuple[str, Callable[[], Image.Image | bytes]]
 """A file to be written: its path below the data set's folder, and how to make it: an image, or the file's content."""
 
+FILES = (*READABLE, ".npy")
+"""Extensions of what a page's `counts` counts."""
+
 RECORD = "dataset.json"
 PAGE = {"name": str, "about": str, "licence": str, "counts": dict, "source": list, "arrange": list}
 SOURCE = {"name": str, "from": str, "sha256": str, "size": int, "licence": str, "unpack": tuple[str, ...]}
@@ -219,6 +222,70 @@ def blended(
 
     for index, label in enumerate(targets):
         yield f"{part}/{label}/{index:05}.png", lambda index=index: blend(index)
+
+
+def moving(
+    folder: Path,
+    *,
+    images: str,
+    clips: int,
+    digits: int = 2,
+    seen: int = 4,
+    size: int = 64,
+    speed: tuple[float, float] = (2.0, 5.0),
+    reduce: int = 1,
+    part: str = "train",
+    seed: int = 0,
+) -> Iterator[Item]:
+    """Clips of grey images that fly about on black and bounce off the walls, as pairs: frames seen (A) and next (B).
+
+    A is an array (H, W, ``seen``) uint8 whose channels are frames, the oldest first; B is a PNG file with the three
+    frames that follow as red, green and blue. After the Moving MNIST of Srivastava et al. 2015,
+    https://arxiv.org/abs/1502.04681.
+
+    Args:
+        folder: The unpacked source.
+        images: The file of images, (N, H, W) uint8, in the IDX format.
+        clips: How many.
+        digits: Most images in a clip; it has 1 to so many, each as often. Where they overlap the brightest shows.
+        seen: Frames in A.
+        size: Side of the frames.
+        speed: Least and greatest distance from frame to frame; each image keeps its own.
+        reduce: Divide width and height of the frames by this, by area: places are whole pixels before.
+        part: `train` or `validation`.
+        seed: Of all chance.
+    """
+    pixels = _idx(folder / images)
+    if pixels.ndim != 3 or max(pixels.shape[1:]) >= size or reduce < 1 or size % reduce or digits < 1:
+        raise ValueError(f"{images}: {pixels.shape} images do not fit: size {size}, reduce {reduce}, digits {digits}")
+    room = np.subtract(size, pixels.shape[1:])
+
+    def clip(index: int) -> np.ndarray:
+        rng = np.random.default_rng((seed, part == "validation", index))
+        frames = np.zeros((size, size, seen + 3), np.uint8)
+        for digit in rng.integers(len(pixels), size=rng.integers(digits) + 1):
+            start, angle, length = rng.uniform(0, room), rng.uniform(0, 2 * np.pi), rng.uniform(*speed)
+            velocity = length * np.array([np.sin(angle), np.cos(angle)])
+            for time in range(seen + 3):
+                y, x = np.rint(bounced(start + time * velocity, room)).astype(int)
+                place = frames[y : y + pixels.shape[1], x : x + pixels.shape[2], time]
+                np.maximum(place, pixels[digit], out=place)
+        side = size // reduce
+        means = frames.reshape(side, reduce, side, reduce, -1).mean((1, 3))
+        return np.rint(means).astype(np.uint8)
+
+    def first(index: int) -> bytes:
+        np.save(buffer := BytesIO(), clip(index)[..., :seen])
+        return buffer.getvalue()
+
+    for index in range(clips):
+        yield f"{part}/A/{index:05}.npy", lambda index=index: first(index)
+        yield f"{part}/B/{index:05}.png", lambda index=index: Image.fromarray(clip(index)[..., seen:])
+
+
+def bounced(position: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Return where straight ways come to between walls at 0 and ``room``: a triangle wave."""
+    return room - np.abs(position % (2 * room) - room)
 
 
 def glyphs(
@@ -448,6 +515,7 @@ ARRANGEMENTS = {
     "images": images,
     "idx": idx,
     "blended": blended,
+    "moving": moving,
     "glyphs": glyphs,
     "drawings": drawings,
     "maps": maps,
@@ -572,7 +640,7 @@ def _check(items: list[Item], page: dict[str, Any]) -> None:
     if len(names) != len(items):
         raise ValueError(f"data set {page['name']}: two of its images have the same name; correct its page")
     for part in ("train", "validation"):
-        found = sum(name.startswith(f"{part}/") and name.endswith(READABLE) for name in names)
+        found = sum(name.startswith(f"{part}/") and name.endswith(FILES) for name in names)
         expected = page["counts"].get(part, 0)
         if found != expected:
             raise ValueError(f"data set {page['name']}: {found} {part} images where its page expects {expected}")
@@ -626,7 +694,7 @@ def _record(out: Path) -> dict[str, Any] | None:
 
 def _count(folder: Path) -> int:
     found = folder.rglob("*")
-    return sum(1 for path in found if path.suffix.lower() in READABLE and not path.name.startswith("."))
+    return sum(1 for path in found if path.suffix.lower() in FILES and not path.name.startswith("."))
 
 
 def _matching(folder: Path, members: tuple[str, ...], leave_out: tuple[str, ...]) -> list[Path]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from img2img.networks.projection import Projection
+
 
 class RepConv2d(nn.Conv2d):
     """A 3x3 convolution learned as 3x3 + (1x1 to ``expand`` times as many channels, then 3x3) + identity.
@@ -66,6 +68,8 @@ class Fast(nn.Module):
         expand: widening of the extra branch of each convolution in training; 0 leaves it out.
         residual: add the identity to each inner convolution.
         activation: "relu", or "prelu" with one slope a channel.
+        consistent: change the output as little as makes its bicubic reduction the input, see
+            `img2img.networks.projection.Projection`.
 
     Every size is accepted; nothing is padded.
     """
@@ -79,12 +83,15 @@ class Fast(nn.Module):
         expand: int = 2,
         residual: bool = True,
         activation: Literal["relu", "prelu"] = "relu",
+        consistent: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= scale <= 64 or depth < 0 or expand < 0:
             raise ValueError(f"network fast: scale {scale}, depth {depth}, expand {expand}: at least 1, 0 and 0")
         self.scale, self.channels = scale, channels
-        self.margin = depth + 2
+        self.projection = Projection(scale) if consistent else None
+        self.precise = consistent  # bfloat16 has steps of 1/256
+        self.margin = depth + 2 + (self.projection.margin if consistent else 0)
         layers: list[nn.Module] = [RepConv2d(channels, width, expand)]
         for _ in range(depth):
             layers += [self._activation(activation, width), RepConv2d(width, width, expand, residual)]
@@ -106,7 +113,8 @@ class Fast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The enlarged input is added before the shuffle: each pixel repeated for its own sub-pixels.
         out = self.layers(x) + x.repeat_interleave(self.scale**2, dim=1)
-        return functional.pixel_shuffle(out, self.scale)
+        out = functional.pixel_shuffle(out, self.scale)
+        return self.projection(out, x) if self.projection else out
 
     def deploy(self) -> "Fast":
         """Merge the branches into plain convolutions, for inference; the function stays the same."""

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from img2img.networks.dcgan import DCGANDiscriminator
-from img2img.networks.mlp import MLP
+from img2img.networks.mlp import MLP, MLPDiscriminator
+
+
+def reader(width: int, size: int, channels: int, norm: str, outputs: int) -> nn.Module:
+    """Return a network of images (N, C, size, size) to (N, outputs): of convolutions, or of points (size 1) without."""
+    if size == 1:
+        return MLPDiscriminator(width, 2, size, channels, outputs=outputs)
+    return DCGANDiscriminator(width, size, channels, norm, outputs=outputs)
 
 
 class Encoder(nn.Module):
@@ -16,8 +23,8 @@ class Encoder(nn.Module):
 
     Args:
         latent: numbers that stand for an image.
-        width: channels after the first layer; they double with every halving.
-        size: side of the images: 4, 5, 6 or 7 times a power of two.
+        width: channels after the first layer; they double with every halving; of points (size 1), hidden units.
+        size: side of the images: 1, or 4, 5, 6 or 7 times a power of two.
         channels: image channels.
         norm: "batch", "none" or "spectral".
         stochastic: whether it gives a Gaussian.
@@ -36,7 +43,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         outputs = latent * (1 + stochastic) + classes
-        self.network = DCGANDiscriminator(width, size, channels, norm, outputs=outputs)
+        self.network = reader(width, size, channels, norm, outputs)
         # Numbers of the prior's size from the start, and not logits near 0. Without a norm every layer must keep the
         # size; spectral norm sets each layer's itself.
         if norm == "none":
@@ -59,14 +66,54 @@ def _keep_size(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
 
+class ImplicitEncoder(nn.Module):
+    """Images (N, C, size, size) to codes (N, latent) drawn from a distribution that can take any shape.
+
+    A normal draw goes, with what was seen of the image, through a network that can only move it, so that codes follow
+    the prior at first: Mescheder et al. 2017 (https://arxiv.org/abs/1701.04722), figure 2.
+
+    Args:
+        latent: numbers that stand for an image.
+        width: channels after the first layer; they double with every halving; of points (size 1), hidden units.
+        hidden: units of the layers that see image and draw.
+        size: side of the images: 1, or 4, 5, 6 or 7 times a power of two.
+        channels: image channels.
+        norm: of the images' way: "batch", "none" or "spectral".
+    """
+
+    def __init__(
+        self,
+        latent: int = 64,
+        width: int = 32,
+        hidden: int = 256,
+        size: int = 28,
+        channels: int = 1,
+        norm: Literal["batch", "none", "spectral"] = "batch",
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self.images = nn.Sequential(reader(width, size, channels, norm, hidden), nn.LeakyReLU(0.2))
+        self.move = MLP(hidden + latent, latent, hidden, 2, "leaky_relu")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the values before what sees the draw (N, hidden)."""
+        return self.images(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.images(x)
+        drawn = torch.randn(len(x), self.latent, device=x.device)
+        return drawn + self.move(torch.cat([seen, drawn], 1))
+
+
 class JointDiscriminator(nn.Module):
     """Images (N, C, size, size) and latents (N, latent) to logits (N, 1): each on its own way, then both together.
 
     Args:
         latent: numbers that stand for an image.
-        width: channels after the first layer of the images' way; they double with every halving.
+        width: channels after the first layer of the images' way; they double with every halving; of points (size 1),
+            hidden units.
         hidden: units of the latents' way and of the layers that see both.
-        size: side of the images: 4, 5, 6 or 7 times a power of two.
+        size: side of the images: 1, or 4, 5, 6 or 7 times a power of two.
         channels: image channels.
         norm: of the images' way: "none", "batch" or "spectral".
     """
@@ -82,7 +129,7 @@ class JointDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.latent, self.shape = latent, (channels, size, size)
-        self.images = DCGANDiscriminator(width, size, channels, norm, outputs=hidden)
+        self.images = reader(width, size, channels, norm, hidden)
         self.latents = MLP(latent, hidden, hidden, 1, "leaky_relu")
         self.both = nn.Sequential(nn.LeakyReLU(0.2), MLP(2 * hidden, 1, hidden, 1, "leaky_relu"))
 

@@ -194,7 +194,7 @@ class SimGAN(System):
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of a folder of synthetic and of a folder of real ones; classes below them are not looked at."""
-        return unpaired_images(self, folders, validation, jitter=False)
+        return unpaired_images(self, folders, validation)
 
 
 class CoGAN(System):
@@ -264,7 +264,7 @@ class CoGAN(System):
 
     def source(self, folders: list[Path], validation: bool = False) -> Source:
         """Return images of two folders, or of one with A/ and B/ in it."""
-        return unpaired_images(self, folders, validation, jitter=False)
+        return unpaired_images(self, folders, validation)
 
 
 class LabelledCoGAN(CoGAN):

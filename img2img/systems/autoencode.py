@@ -1,4 +1,4 @@
-"""Latents of images: systems with an encoder, and an autoencoder whose codes a game brings to the prior."""
+"""Latents of images: systems with an encoder, and autoencoders whose codes a game brings to the prior."""
 
 from typing import Any
 
@@ -50,8 +50,11 @@ class Encoding(Generate):
             images: what to encode.
             draw: draw from what a stochastic encoder says, in place of its mean.
         """
-        found, latent = self.encoder(images).float(), self.generator.latent
-        mean, spread = found[:, :latent], found[:, latent:]
+        return self.code(self.encoder(images).float(), draw)
+
+    def code(self, said: Tensor, draw: bool) -> Tensor:
+        """Return the codes (N, latent) of what the encoder gave, (N, latent or 2 * latent); ``draw`` as in `encode`."""
+        mean, spread = said[:, : self.generator.latent], said[:, self.generator.latent :]
         if not (draw and spread.shape[1]):
             return mean
         return mean + torch.randn_like(mean) * (spread / 2).exp()
@@ -95,6 +98,45 @@ class AdversarialAutoencoder(Encoding):
     def decode(self, code: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Return the images (N, C, H, W) of the codes (N, latent) of a batch."""
         return self.generator(code)
+
+
+class AdversarialVariationalBayes(AdversarialAutoencoder):
+    """A variational autoencoder whose posterior q(z|x) can take any shape: a discriminator gives its KL to the prior.
+
+    Mescheder et al. 2017 (https://arxiv.org/abs/1701.04722): the discriminator is told the image, and tells draws of
+    q(z|x) from latents of the prior (equation 3.3); minus its logit is then T(x, z) = log q(z|x) - log p(z).
+    Generator and encoder minimise that, by the loss ``reverse_kl``, and -log p(x|z) (equation 3.7), which is a fidelity
+    term: ``mse`` of the weight D / (2 s^2) for a Gaussian of deviation s in each of D values. Without a game, and with
+    a stochastic encoder, it is the Gaussian variational autoencoder, whose KL has a formula (Kingma & Welling 2013,
+    https://arxiv.org/abs/1312.6114, appendix B).
+    """
+
+    def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The game over codes of given images, or the KL by its formula, and what reconstructions lack."""
+        real = batch["real"]
+        said = self.fake(phase, batch, lambda: self.encoder(real).float())
+        prior, code = self.latents(len(real), real.device), self.code(said, draw=True)
+
+        def critic(codes: Tensor) -> Tensor:
+            return self.discriminator(real, codes)
+
+        if phase == "discriminator":
+            return self.discriminator_terms(critic, prior, code, step)
+        found = {"kl": self.divergence(said)} if self.adversarial is None else self.generator_terms(critic, prior, code)
+        return found | self.fidelity_terms(self.generator(code).float(), real, step)
+
+    def divergence(self, said: Tensor) -> Tensor:
+        """Return the KL (N,) to the normal prior of the Gaussians that the encoder gave as (N, 2 * latent).
+
+        Raises:
+            ValueError: it gave codes, whose KL only a game can tell.
+        """
+        if said.shape[1] != 2 * self.generator.latent:
+            raise ValueError(
+                f"{self.recipe.name}: without 'adversarial' the encoder must give a Gaussian; set its stochastic = true"
+            )
+        mean, spread = said.chunk(2, 1)
+        return (mean.square() + spread.exp() - 1 - spread).sum(1) / 2
 
 
 class SupervisedAutoencoder(AdversarialAutoencoder, Conditional):

@@ -92,15 +92,15 @@ class Unpaired(System):
         return unpaired_images(self, folders, validation)
 
 
-def unpaired_images(system: System, folders: list[Path], validation: bool, jitter: bool = True) -> Source:
+def unpaired_images(system: System, folders: list[Path], validation: bool) -> Source:
     """Return the images of two sides as a system's page wants them.
 
     Args:
         system: whose page it is.
         folders: one with both sides in it, or two.
-        validation: the images as they are.
-        jitter: learn from crops of images that were enlarged by an eighth, as CycleGAN does (286 pixels for 256). Of
-            small images as they are (digits of 28 pixels) it makes larger, softer ones, cut at the border.
+        validation: the images as they are; else crops of images that were enlarged by an eighth, as CycleGAN does (286
+            pixels for 256), unless the page's ``data.jitter`` is false: of digits of 28 pixels that makes larger,
+            softer ones, cut at the border.
     """
     data = system.recipe.data
     return Folders(
@@ -109,6 +109,6 @@ def unpaired_images(system: System, folders: list[Path], validation: bool, jitte
         channels=data.channels,
         input_channels=data.input_channels,
         flip=data.flip and not validation,
-        jitter=data.size // 8 if jitter and not validation else 0,
+        jitter=data.size // 8 if data.jitter and not validation else 0,
         validation=validation,
     )

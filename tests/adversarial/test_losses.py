@@ -25,6 +25,7 @@ FORMULAS = {
     ),
     "least_squares": (lambda r, f: 0.5 * (r - 1) ** 2 + 0.5 * f**2, lambda r, f: 0.5 * (f - 1) ** 2),
     "hinge": (lambda r, f: np.maximum(0, 1 - r) + np.maximum(0, 1 + f), lambda r, f: -f),
+    "reverse_kl": (lambda r, f: -np.log(sigmoid(r)) - np.log(1 - sigmoid(f)), lambda r, f: -f),
     "wasserstein": (lambda r, f: f - r, lambda r, f: -f),
     "relativistic": (lambda r, f: -np.log(sigmoid(r - f)), lambda r, f: -np.log(sigmoid(f - r))),
     "relativistic_average": (
@@ -57,6 +58,7 @@ AT_ZERO = {
     "maximum_likelihood": (2 * LN2, -1),
     "least_squares": (0.5, 0.5),
     "hinge": (2, 0),
+    "reverse_kl": (2 * LN2, 0),
     "wasserstein": (0, 0),
     "relativistic": (LN2, LN2),
     "relativistic_average": (2 * LN2, 2 * LN2),
@@ -120,6 +122,7 @@ OPTIMUM = {
     "least_squares": lambda p, q: p / (p + q),  # Mao 2017, equation 5 with b = 1, a = 0
     "minimax": lambda p, q: math.log(p / q),
     "maximum_likelihood": lambda p, q: math.log(p / q),
+    "reverse_kl": lambda p, q: math.log(p / q),  # Mescheder 2017, proposition 1, with minus the logit for T
     "fgan": lambda p, q: math.log(p / q),  # Nowozin 2016: T = f'(p / q), here log(2 p / (p + q))
     "density_ratio": lambda p, q: math.log(math.expm1(p / q)) - UNIT,  # Uehara 2016: r = p / q
     "hinge": lambda p, q: 1.0 if p > q else -1.0,  # Lim & Ye 2017: the sign of p - q
@@ -314,7 +317,7 @@ def test_began_backward_after_k_moved():
     assert logits.grad.flatten().tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("name", ["logistic", "minimax", "hinge", "wasserstein"])
+@pytest.mark.parametrize("name", ["logistic", "minimax", "reverse_kl", "hinge", "wasserstein"])
 def test_games_whose_players_can_be_exchanged(name):
     """A player who gets real and fake the other way round moves D as the generator at -D does, up to the label's side.
 
@@ -332,7 +335,9 @@ def test_games_whose_players_cannot_be_exchanged(name):
     assert not getattr(game(name), "exchangeable", False)
 
 
-@pytest.mark.parametrize("name", ["logistic", "smoothed", "minimax", "least_squares", "density_ratio", *GENERATORS])
+@pytest.mark.parametrize(
+    "name", ["logistic", "smoothed", "minimax", "reverse_kl", "least_squares", "density_ratio", *GENERATORS]
+)
 def test_neutral_logit_is_the_best_answer_where_both_are_alike(name):
     loss = game("fgan", divergence=name) if name in GENERATORS else None
     loss = loss or (game("logistic", real_label=0.9) if name == "smoothed" else game(name))

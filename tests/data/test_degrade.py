@@ -2,9 +2,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from scipy.special import j1
 
-from img2img.data.degrade import STEPS, Realistic, bicubic, gaussian_kernel, sinc_kernel
+from img2img.data.degrade import STEPS, Realistic, bicubic, gaussian_kernel, sinc_kernel, unaligned
 from img2img.registry import part
 
 
@@ -155,7 +156,7 @@ def test_sinc_kernel_is_the_papers():
     ],
 )
 def test_wrong_input(image, scale):
-    for degrade in (bicubic, Realistic()):
+    for degrade in (bicubic, Realistic(), unaligned):
         with pytest.raises(ValueError, match=r"a degradation takes|cannot reduce"):
             degrade(image, scale, np.random.default_rng(0))
 
@@ -168,6 +169,32 @@ def test_wrong_input(image, scale):
 def test_wrong_options(options):
     with pytest.raises(ValueError, match=f"degradation realistic: {next(iter(options))} = .*; expected"):
         Realistic(**options)
+
+
+def test_unaligned():
+    """A turn by SciPy's means, a shift by the centre of mass, noise by its spread; nothing at all is bicubic."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    blob = np.rint(200 * np.exp(-((x - 8) ** 2 + y**2) / 40)).astype(np.uint8)[..., None]
+    still = {"turn": 0, "move": 0, "zoom": 0, "noise": 0}
+    rng = np.random.default_rng
+    assert np.array_equal(unaligned(blob, 4, rng(0), **still), bicubic(blob, 4))
+
+    def centre(pixels):
+        weights = pixels[..., 0].astype(float)
+        return np.array(ndimage.center_of_mass(weights)) - (np.array(weights.shape) - 1) / 2
+
+    seen = [centre(unaligned(blob, 1, rng(seed), **still | {"turn": 90})) for seed in range(20)]
+    angles = [np.degrees(np.arctan2(*place)) for place in seen]
+    assert np.allclose(np.hypot(*np.transpose(seen)), 8, atol=0.1) and min(angles) < -60 and max(angles) > 60
+    moved = np.array([centre(unaligned(blob, 1, rng(seed), **still | {"move": 0.1})) for seed in range(20)]) - (0, 8)
+    assert 5 < np.abs(moved).max() <= 6.5 and (moved < 0).any(0).all() and (moved > 0).any(0).all()
+    far = [centre(unaligned(blob, 1, rng(seed), **still | {"zoom": 0.2}))[1] / 8 for seed in range(20)]
+    assert 0.79 < min(far) < 0.9 and 1.1 < max(far) < 1.21
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    assert unaligned(grey, 2, rng(0), noise=10).std() == pytest.approx(10, rel=0.05)
+    assert np.array_equal(unaligned(blob, 8, rng(3)), unaligned(blob, 8, rng(3)))
+    with pytest.raises(ValueError, match="degradation unaligned: turn 200"):
+        unaligned(blob, 8, rng(0), turn=200)
 
 
 def test_recipes_name_them():

@@ -343,6 +343,106 @@ def test_digits_on_photos(tmp_path):
         assert (image[1, 1] == 255 - behind).all() and (image[2] == behind).all()
 
 
+MOVING = """[[arrange]]
+type = "moving"
+source = "squares"
+images = "{part}"
+clips = 40
+size = 20
+part = "{part}"
+"""
+
+
+def clips(folder):
+    """Return every clip below a folder by name, (H, W, 7): the frames seen, and those that follow."""
+    found = {path.stem: np.load(path) for path in sorted((folder / "A").iterdir())}
+    return {name: np.dstack([seen, Image.open(folder / "B" / f"{name}.png")]) for name, seen in found.items()}
+
+
+def moving(tmp_path, name, more="", train=3, validation=2):
+    """Return the clips of both parts: of ``train`` grey squares of 100, and ``validation`` squares of 200."""
+    sides = {"train": np.full((train, 5, 4), 100, np.uint8), "validation": np.full((validation, 5, 4), 200, np.uint8)}
+    made = "".join(MOVING.format(part=part) + more for part in sides)
+    source = page(
+        tmp_path, {part: idx(pixels) for part, pixels in sides.items()}, head("train = 80, validation = 80\n" + made)
+    )
+    out = prepare(source, tmp_path / name)
+    return clips(out / "train"), clips(out / "validation")
+
+
+def test_clips_move_straight_and_bounce(tmp_path):
+    """One square a clip: whole in every frame, as far from frame to frame as its speed says, and never outside."""
+    train, validation = moving(tmp_path, "out", "digits = 1\nspeed = [3.0, 3.0]\n")
+    room, turns = np.array([15, 16]), 0
+    for bright, found in ((100, train), (200, validation)):
+        assert len(found) == 40 and all(
+            np.isin(clip, (0, bright)).all() for clip in found.values()
+        )  # no digit of the other
+        for clip in found.values():
+            assert clip.shape == (20, 20, 7) and (np.count_nonzero(clip, (0, 1)) == 20).all()
+            places = np.array([np.argwhere(clip[..., time]).min(0) for time in range(7)])
+            steps = np.diff(places, axis=0)
+            turns += (np.abs(np.diff(np.sign(steps), axis=0)) == 2).any()
+            near = np.sqrt(2) + 1e-9  # a pixel either way, by rounding both ends
+            free = ((places > 3) & (places < room - 3)).all(1)
+            assert (np.abs(np.hypot(*steps[free[1:] & free[:-1]].T) - 3) <= near).all()
+    assert turns > 20
+
+
+def test_ways_between_walls():
+    """The triangle wave is a ball that turns whenever it has reached a wall, simulated in small steps."""
+    room, rng = np.array([9.0, 4.0]), np.random.default_rng(0)
+    for _ in range(20):
+        start, velocity = rng.uniform(0, room), rng.uniform(-5, 5, 2)
+        place, heading = start.copy(), velocity / 1000
+        for step in range(1, 6001):
+            place = place + heading
+            over = (place < 0) | (place > room)
+            place = np.where(place < 0, -place, np.where(place > room, 2 * room - place, place))
+            heading = np.where(over, -heading, heading)
+            if step % 1000 == 0:
+                assert np.allclose(module.bounced(start + step // 1000 * velocity, room), place)
+
+
+def test_clips_are_the_same_every_time(tmp_path):
+    both = [moving(tmp_path, name) for name in ("one", "two")]
+    other, small = moving(tmp_path, "other", "seed = 1\n"), moving(tmp_path, "small", "reduce = 2\n")
+    for place in (0, 1):
+        one, two = both[0][place], both[1][place]
+        assert all((one[name] == two[name]).all() for name in one)
+        assert not all((one[name] == other[place][name]).all() for name in one)
+        halved = {name: clip.reshape(10, 2, 10, 2, 7).mean((1, 3)) for name, clip in one.items()}
+        assert all(np.abs(small[place][name] - halved[name]).max() <= 0.5 for name in one)
+        brightest = (100, 200)[place]
+        counts = {np.count_nonzero(clip[..., 0]) for clip in one.values()}
+        assert max(clip.max() for clip in one.values()) == brightest and 20 in counts and 40 in counts  # one or two
+
+
+def test_clips_are_pairs_of_four_channels_and_three(tmp_path):
+    train, _ = moving(tmp_path, "out")
+    item = Pairs(tmp_path / "out" / "train", 20, 3, input_channels=4).item(7, np.random.default_rng(0))
+    both = torch.cat([item["input"], item["target"]]).permute(1, 2, 0)
+    assert torch.equal(((both + 1) * 127.5).round().byte(), torch.from_numpy(train["00007"]))
+    (tmp_path / "out" / "train" / "A" / "00007.npy").unlink()
+    prepare(tmp_path / "tiny.toml", tmp_path / "out")  # what is missing is noticed, though it is no image
+    assert (tmp_path / "out" / "train" / "A" / "00007.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["size = 5", "size = 20\nreduce = 3", "size = 20\nreduce = 0", "size = 20\ndigits = 0"]
+)
+def test_clips_that_do_not_fit(tmp_path, wrong):
+    text = head("train = 80\n" + MOVING.format(part="train").replace("size = 20", wrong))
+    with pytest.raises(ValueError, match="do not fit"):
+        prepare(page(tmp_path, {"train": idx(np.zeros((2, 5, 4), np.uint8))}, text), tmp_path / "out")
+
+
+def test_the_shipped_clips_hold_out_the_test_digits():
+    held = {spec.get("part", "train"): spec["images"] for spec in module._page("moving_digits")["arrange"]}
+    plain = {spec.get("part", "train"): spec["images"] for spec in module._page("digits")["arrange"]}
+    assert held == plain and len(set(held.values())) == 2
+
+
 FEW, WHOLE = idx(np.zeros(3, np.uint8)), idx(np.zeros(4, np.uint8))
 
 

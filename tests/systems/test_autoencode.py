@@ -120,7 +120,7 @@ def test_what_pages_cannot_say():
         build(Recipe.parse(turned))
 
 
-@pytest.mark.parametrize("name", ["alice", "aae"])
+@pytest.mark.parametrize("name", ["alice", "aae", "avb"])
 def test_learns_to_reconstruct(name, tmp_path):
     """Squares of four grey levels at four places come back nearer than their mean, which a constant would give."""
     levels = np.zeros((16, 8, 8), np.uint8)

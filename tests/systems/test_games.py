@@ -2,8 +2,10 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import softplus
 
 from img2img.recipe import Recipe, read
@@ -335,3 +337,15 @@ def test_patches_judge_an_output_alone(name):
     """Only where a task judges pairs does a PatchGAN see a source, too."""
     recipe = read(name).override({"networks.discriminator": {"type": "patchgan", "width": 4, "layers": 1}})
     assert build(recipe).discriminator(torch.rand(1, 3, 64, 64)).shape[1] == 1
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "cyclegan"])
+def test_without_jitter_translators_learn_from_images_as_they_are(name, tmp_path, smooth):
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        Image.fromarray(smooth(0, 32, 32)).save(tmp_path / side / "0.png")
+    plain = torch.from_numpy(smooth(0, 32, 32)).permute(2, 0, 1) / 127.5 - 1
+    recipe = read(name).override({"data.size": 32, "data.flip": False, "networks.generator.width": 4})
+    for jitter in (False, True):
+        source = build(recipe.override({"data.jitter": jitter})).source([tmp_path])
+        assert all(torch.equal(image, plain) != jitter for image in source.item(0, np.random.default_rng(0)).values())

@@ -80,6 +80,45 @@ def test_paired(tmp_path, smooth):
     assert np.abs(np.asarray(found, float) - target).mean() / 127.5 < 0.1
 
 
+def test_structure_style(tmp_path, smooth):
+    """Images of drawn structures have the colours that a structure's image has by a formula; structures differ."""
+    for place in range(8):
+        grey = smooth(place, 8, 8)[..., 0]
+        for side, pixels in (("A", grey), ("B", np.dstack([grey, 255 - grey, 128 + grey // 4]))):
+            (tmp_path / "data" / side).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "data" / side / f"{place}.png")
+    page = {
+        "name": "x",
+        "task": "structure_style",
+        "schedule": {"discriminator": 1, "generator": 1},
+        "networks": {
+            "structure": {"type": "dcgan_generator", "width": 16, "latent": 4},
+            "structure_discriminator": {"type": "dcgan_discriminator", "width": 16, "norm": "none"},
+            "generator": {"type": "unet", "width": 8, "depth": 2, "norm": "none", "dropout": 0.0},
+            "discriminator": {"type": "patchgan", "width": 8, "layers": 1, "norm": "none"},
+        },
+        "adversarial": {"type": "logistic"},
+        "penalty": [{"type": "r1", "weight": 0.1}],
+        "fidelity": [{"type": "l1", "weight": 30.0}],
+        "optimizer": {"lr": 2e-3, "betas": [0.5, 0.9]},
+        "data": {"size": 8, "channels": 3, "input_channels": 1, "flip": False, "jitter": False},
+        "train": {"images": 8 * 250, "batch": 8, "ema": 0.98, "log_images": 100000},
+    }
+    trainer, _, _ = trained(page, tmp_path / "data", tmp_path / "run")
+    real = torch.stack([trainer.source.item(i, np.random.default_rng(0))["input"] for i in range(8)])
+    system = trainer._averaged()
+    with torch.no_grad():
+        z = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+        drawn, images = system.structure(z), system.infer(z)
+    assert drawn.shape == (64, 1, 8, 8) and images.shape == (64, 3, 8, 8)
+    level = (drawn + 1) / 2
+    wanted = torch.cat([level, 1 - level, 0.5 + level / 4], 1) * 2 - 1
+    assert (images - wanted).abs().mean() < 0.15 < 0.5 * (images - wanted.roll(1, 0)).abs().mean()
+    assert drawn.std(0).mean().item() == pytest.approx(real.std(0).mean().item(), rel=0.3)
+    pipe = img2img.load(tmp_path / "run", device="cpu", precision="fp32")
+    assert torch.allclose(pipe.draw(z) * 2 - 1, images, atol=1e-5)
+
+
 @pytest.mark.parametrize("loss", ["least_squares", "relativistic"])
 def test_generate(loss, tmp_path, smooth):
     """The generator's images get the mean and the spread of the real ones, and come near most of them."""

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from img2img import checkpoint
+from img2img.recipe import read
+from img2img.systems.system import build
 
 
 def test_the_input_itself_and_a_model_stand_in_one_table(trained, pairs, monkeypatch, capsys):
@@ -21,6 +23,27 @@ def test_the_input_itself_and_a_model_stand_in_one_table(trained, pairs, monkeyp
     sides = [[each.reshape(size, 2, size, 2, 3).mean((1, 3)).round() for each in side] for side in sides]
     wanted = np.mean([np.abs(a - b).mean() / 255 for a, b in zip(*sides, strict=True)])
     assert float(lines[2].split("|")[2]) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_grey_inputs_and_sets_without_partners(tmp_path, monkeypatch, capsys):
+    """The input itself, grey, counts as R = G = B; without a target an image of the other set is shown."""
+    rng = np.random.default_rng(0)
+    for side, shape in (("A", (8, 8)), ("B", (8, 8, 3))):
+        (tmp_path / side).mkdir()
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 255, shape, np.uint8)).save(tmp_path / side / f"{side}{number}.png")
+    page = read("simgan").override({"data.size": 8, "data.channels": 3, "data.input_channels": 1})
+    page = page.override({"networks.generator.width": 4, "networks.discriminator.width": 4})
+    tensors = {f"generator.{name}": value for name, value in build(page).generator.state_dict().items()}
+    checkpoint.save(tmp_path / "x.safetensors", tensors, {"recipe": page.page()})
+    line = ["x", tmp_path / "x.safetensors", "--data", tmp_path / "A", tmp_path / "B", "--metrics", "fid[pixels]"]
+    monkeypatch.setattr(sys, "argv", list(map(str, [*line, "--picture", tmp_path / "grid.png", "--columns", 2])))
+    tool.main()
+    assert capsys.readouterr().out.splitlines()[2].startswith("| the input itself | ")
+    found = np.asarray(Image.open(tmp_path / "grid.png"))
+    given, other = (np.asarray(Image.open(tmp_path / side / f"{side}0.png")) for side in "AB")
+    assert found.shape == (24, 16, 3) and np.array_equal(found[16:, :8], other)
+    assert np.array_equal(found[:8, :8], np.dstack([given] * 3))
 
 
 def test_models_that_cannot_be_compared_are_refused(trained, pairs, tmp_path, monkeypatch, capsys):
