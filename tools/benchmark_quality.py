@@ -57,6 +57,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     from tqdm import tqdm
 
+    from img2img.evaluation import CEILING
     from img2img.metrics import perceptual_distance, psnr, ssim
 
     scale = options.scale
@@ -67,9 +68,9 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     reduce = part("degradation", {"type": options.degradation})
     border = {"border": scale}
     measures: dict[str, Callable] = {
-        "psnr_y": lambda a, b: psnr(a, b, channel="y", **border),
+        "psnr_y": lambda a, b: min(psnr(a, b, channel="y", **border), CEILING),
         "ssim_y": lambda a, b: ssim(a, b, channel="y", **border),
-        "psnr_rgb": lambda a, b: psnr(a, b, **border),
+        "psnr_rgb": lambda a, b: min(psnr(a, b, **border), CEILING),
         "ssim_rgb": lambda a, b: ssim(a, b, **border),
     }
     for judge in judges:
