@@ -218,9 +218,12 @@ class CoGAN(System):
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two games."""
+        return self.games(phase, batch, self.pair(phase, batch), step)
+
+    def pair(self, phase: str, batch: dict[str, Tensor]) -> Tensor:
+        """Draw as many pairs as a batch has images of a side, (N, 2, C, H, W), once for both phases."""
         given = batch[self.KEYS[0]]
-        pair = self.fake(phase, batch, lambda: self.generator(self.latents(len(given), given.device)))
-        return self.games(phase, batch, pair, step)
+        return self.fake(phase, batch, lambda: self.generator(self.latents(len(given), given.device)))
 
     def games(self, phase: str, batch: dict[str, Tensor], pair: Tensor, step: int) -> dict[str, Tensor]:
         """Return the terms of both games for images that were drawn of one latent each, (N, 2, C, H, W)."""
@@ -283,11 +286,10 @@ class LabelledCoGAN(CoGAN):
 
     def losses(self, phase: str, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """The two games, how badly the discriminator reads source images, and how unlike the halves of pairs."""
-        source = batch["source"]
-        pair = self.fake(phase, batch, lambda: self.generator(self.latents(len(source), source.device)))
+        pair = self.pair(phase, batch)
         found = self.games(phase, batch, pair, step)
         if phase == "discriminator" and self.compares("label", step):
-            read = self.discriminator(source, 0)[:, 1:].float()
+            read = self.discriminator(batch["source"], 0)[:, 1:].float()
             found |= self.fidelity_terms(read, batch["label"], step, "label")
         if self.compares("pair", step):
             with torch.no_grad():
