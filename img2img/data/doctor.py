@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from img2img.data.images import array
+from img2img.data.images import FILES, array
 from img2img.data.pairs import TABLE as PAIRS
 from img2img.data.pairs import halves_in, rows
 from img2img.data.photos import files_below, is_split
@@ -209,7 +209,7 @@ def _roles(folders: list[Path], form: str, validation: bool = False) -> dict[str
 
 def _files(folders: list[Path]) -> list[tuple[Path, Path]]:
     """Return every image below the folders, with the folder that its name is relative to."""
-    return [(path, folder) for folder in folders for path in files_below(folder, (*READABLE, ".npy"))]
+    return [(path, folder) for folder in folders for path in files_below(folder, FILES)]
 
 
 def _look(found: list[tuple[Path, Path]], workers: int | None, part: str) -> list[_Seen]:

@@ -108,6 +108,9 @@ class Packed(Store):
         return self.__dict__ | {"_open": {}, "_pixels": None}
 
 
+FILES = (*picture.READABLE, ".npy")
+"""Extensions of what is read: images, and arrays as `array` has them."""
+
 SMALL = 64
 """Side in pixels up to which images are packed: beyond it they are few, and each has a file of its own."""
 
@@ -179,7 +182,7 @@ def files_in(folder: str | Path) -> list[Path]:
         ValueError: there is no such folder, or nothing of that kind in it.
     """
     # images_in says what is wrong where there is nothing.
-    return files_below(Path(folder), (*picture.READABLE, ".npy")) or images_in(folder)
+    return files_below(Path(folder), FILES) or images_in(folder)
 
 
 def square(pixels: np.ndarray, size: int) -> np.ndarray:

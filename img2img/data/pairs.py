@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from img2img.data.images import files_in, resize, signed, stored
-from img2img.imaging.picture import READABLE
+from img2img.data.images import FILES, files_in, resize, signed, stored
 from img2img.registry import part
 
 SIDES = ("input", "target")
@@ -251,7 +250,7 @@ def rows(path: str | Path) -> list[tuple[int, Path, Path]]:
     head = [cell.lower() for cell in table[0][1]] if table else []
     if set(SIDES) <= set(head):
         columns, table = (head.index("input"), head.index("target")), table[1:]
-    elif head and not any(cell.endswith((*READABLE, ".npy")) for cell in head[:2]):
+    elif head and not any(cell.endswith(FILES) for cell in head[:2]):
         table = table[1:]
     if not table:
         raise ValueError(f"{path}: no pairs in it; expected rows of two file names: input,target")

@@ -30,14 +30,11 @@ from tqdm import tqdm
 
 from img2img import registry
 from img2img.data.fetch import cache, fetch, unpack
-from img2img.imaging.picture import READABLE
+from img2img.data.images import FILES
 from img2img.registry import checked, nearest
 
 Item = tuple[str, Callable[[], Image.Image | bytes]]
 """A file to be written: its path below the data set's folder, and how to make it: an image, or the file's content."""
-
-FILES = (*READABLE, ".npy")
-"""Extensions of what a page's `counts` counts."""
 
 RECORD = "dataset.json"
 PAGE = {"name": str, "about": str, "licence": str, "counts": dict, "source": list, "arrange": list}
